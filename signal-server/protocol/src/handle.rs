@@ -107,7 +107,8 @@ pub struct SignalView {
     pub id: String,
     pub status: Status,
     pub reason: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// `null` where the signal had none, so that a reader finds the key in every signal.
+    #[serde(default)]
     pub data: Option<Box<RawValue>>,
     /// When the relay had it on disk, in UTC.
     pub received_at: jiff::Timestamp,

@@ -4,7 +4,8 @@
 //! clock, so each rule of the protocol can be tested, fuzzed and read on its own.
 //!
 //! Reading order: [`signal`] is the document that travels, [`handle`] is what a list of signals
-//! means, [`path`] and [`tempurl`] say where a signal goes and who may send it there.
+//! means, [`path`] and [`tempurl`] say where a signal goes and who may send it there, [`frame`] is
+//! how it crosses the metadata path of an isolated network, [`message`] what an instance says there.
 
 pub mod signal;
 
@@ -13,5 +14,9 @@ pub mod handle;
 pub mod path;
 
 pub mod tempurl;
+
+pub mod frame;
+
+pub mod message;
 
 mod percent;

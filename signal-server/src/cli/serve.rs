@@ -1,0 +1,89 @@
+//! `serve`: configuration, then parts, then sockets; each step is whole before the next begins.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::app::{BuildError, Parts, run};
+use crate::cli::Exit;
+use crate::cli::output::line;
+use crate::config::{Config, ConfigError, ServeArgs};
+use crate::error::chain;
+use crate::telemetry;
+
+/// Why the relay could not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error("the configuration is not valid")]
+    Config { source: ConfigError },
+    #[error("failed to build the relay")]
+    Build { source: BuildError },
+    #[error("failed to listen on {address}")]
+    Bind { address: SocketAddr, source: io::Error },
+    #[error("failed to {step}")]
+    Run { step: &'static str, source: io::Error },
+}
+
+pub(crate) fn serve(args: &ServeArgs) -> Exit {
+    match try_serve(args) {
+        Ok(()) => Exit::Success,
+        Err(error) => {
+            line(&mut io::stderr(), &format!("heliograph-server: {}", chain(&error)));
+            Exit::CouldNotServe
+        }
+    }
+}
+
+fn try_serve(args: &ServeArgs) -> Result<(), ServeError> {
+    let config = Config::resolve(args).map_err(|source| ServeError::Config { source })?;
+    if args.check_config {
+        line(&mut io::stdout(), "the configuration is valid");
+        return Ok(());
+    }
+    let log = telemetry::init(&config.log_level, config.log_format);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| ServeError::Run { step: "start the runtime", source })?;
+    runtime.block_on(async {
+        let parts = Parts::build(&config, log).map_err(|source| ServeError::Build { source })?;
+        let stop = stop_signal()?;
+        let listener = bind("public", config.listen).await?;
+        let admin_listener = bind("admin", config.admin_listen).await?;
+        let parts = match &config.metadata {
+            Some(metadata) => {
+                parts.with_metadata_listener(bind("metadata", metadata.listen).await?)
+            }
+            None => parts,
+        };
+        run(listener, admin_listener, parts, stop)
+            .await
+            .map_err(|source| ServeError::Run { step: "run the relay", source })
+    })
+}
+
+/// Binds, and prints where: a script that gave port 0 reads it.
+async fn bind(surface: &str, address: SocketAddr) -> Result<TcpListener, ServeError> {
+    let failed = |source| ServeError::Bind { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    line(&mut io::stdout(), &format!("listening {surface} http://{bound}"));
+    Ok(listener)
+}
+
+/// Returns when somebody wants the relay to stop.
+fn stop_signal() -> Result<impl Future<Output = ()>, ServeError> {
+    let listen = |kind| {
+        signal(kind).map_err(|source| ServeError::Run { step: "listen for signals", source })
+    };
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

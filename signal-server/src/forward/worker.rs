@@ -1,0 +1,296 @@
+//! The task that empties the queue.
+//!
+//! It begins by reading what a former process left behind. Then it sends what is due, a bounded number at
+//! a time, writes down each end, and removes records that are old. When it is told to stop it waits a
+//! little for what is under way; what is cut is sent again after the next start.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::Rng;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::error::chain;
+use crate::forward::queue::{Suspect, Waiting};
+use crate::forward::record::{End, EntryRecord, ForwardId, OutcomeRecord, encode};
+use crate::forward::target::Target;
+use crate::forward::upstream::Attempt;
+use crate::forward::{ForwardError, Forwarder, RETENTION, Shared, expiry, later, parse};
+use crate::metrics::EndLabels;
+use crate::store::{Batch, CommitError, Expect, Key, KeyKind};
+
+/// How many signals are sent at once: as many as a small heat-api has workers, twice over.
+const MAX_DELIVERIES: usize = 16;
+
+/// How often old records are looked for, and the store is read again if need be.
+const TICK: Duration = Duration::from_secs(60);
+
+/// How soon the store is read again after it could not be.
+const SCAN_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many records are read at a time.
+const SCAN_PAGE: usize = 256;
+
+/// How many old records are removed at a time, three operations each of the 128 of a batch.
+const REMOVED_PER_COMMIT: usize = 40;
+
+/// How long a stopping relay waits for signals that are being sent: longer than heat-api needs for one,
+/// and not so long that anybody notices.
+const DRAIN: Duration = Duration::from_secs(3);
+
+impl Forwarder {
+    /// Sends signals until `stop` returns.
+    pub(crate) async fn run(self, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        let mut deliveries = JoinSet::new();
+        let mut next_tick = Instant::now();
+        loop {
+            let now = Instant::now();
+            if now >= next_tick {
+                next_tick = now + self.shared.tick().await;
+            }
+            while deliveries.len() < MAX_DELIVERIES
+                && let Some((target, waiting)) = self.shared.take_due()
+            {
+                let shared = self.shared.clone();
+                deliveries.spawn(async move { shared.deliver(&target, waiting).await });
+            }
+            let is_full = deliveries.len() >= MAX_DELIVERIES;
+            let next_due = self.shared.next_due().filter(|_| !is_full).unwrap_or(next_tick);
+            tokio::select! {
+                () = &mut stop => break,
+                () = sleep_until(next_due.min(next_tick)) => {}
+                () = self.shared.wake.notified() => {}
+                Some(_delivered) = deliveries.join_next() => {}
+            }
+        }
+        let draining = async { while deliveries.join_next().await.is_some() {} };
+        if timeout(DRAIN, draining).await.is_err() {
+            tracing::info!(
+                "stopped while signals were being sent: they are sent again after a start"
+            );
+        }
+    }
+}
+
+impl Shared {
+    fn take_due(&self) -> Option<(Target, Waiting)> {
+        self.state().queue.take_due(Instant::now())
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.state().queue.next_due()
+    }
+
+    /// Reads what the queue does not know, and removes what is old. When to do so again.
+    async fn tick(&self) -> Duration {
+        let must_scan = std::mem::take(&mut self.state().must_scan);
+        if must_scan && let Err(error) = self.scan().await {
+            self.state().must_scan = true;
+            tracing::warn!(error = %chain(&error), "failed to read the signals that wait for heat");
+            return SCAN_PAUSE;
+        }
+        if let Err(error) = self.remove_old().await {
+            tracing::warn!(error = %chain(&error), "failed to remove records of forwarded signals");
+        }
+        TICK
+    }
+
+    /// Adds everything that is on disk and not in the queue.
+    async fn scan(&self) -> Result<(), ForwardError> {
+        let prefix = Key::new(KeyKind::Forward, &[]);
+        let mut after: Option<Key> = None;
+        loop {
+            let page = self
+                .store
+                .scan(&prefix, after.as_ref(), SCAN_PAGE)
+                .await
+                .map_err(|source| ForwardError::Read { source })?;
+            let is_last = page.len() < SCAN_PAGE;
+            for (key, bytes) in page {
+                if let Some(id) = ForwardId::after(&key, &prefix) {
+                    self.add_found(id, &bytes);
+                }
+                after = Some(key);
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    fn add_found(&self, id: ForwardId, bytes: &Bytes) {
+        let entry: EntryRecord = match parse(KeyKind::Forward, bytes) {
+            Ok(entry) => entry,
+            // The others are not to wait for somebody to look at this one.
+            Err(error) => {
+                tracing::error!(forward.id = %id, error = %chain(&error), "a signal cannot be forwarded");
+                return;
+            }
+        };
+        let mut state = self.state();
+        state.last_number = state.last_number.max(id.number());
+        let expires_at = expiry(&entry);
+        state.queue.add(&entry.target, id, entry.n_bytes, expires_at, Instant::now());
+        self.gauge_pending(&state);
+    }
+
+    async fn deliver(&self, target: &Target, mut waiting: Waiting) {
+        let id = waiting.id;
+        if let Some((end, reason)) = waiting.end.clone() {
+            return self.finish(target, &waiting, end, reason).await;
+        }
+        let (entry, body) = match self.read(id).await {
+            Ok(Some(read)) => read,
+            // Somebody else has finished it.
+            Ok(None) => return self.drop_from_queue(target),
+            Err(error) => {
+                tracing::warn!(forward.id = %id, error = %chain(&error), "failed to read a signal");
+                return self.retry(target, "the store is away".to_owned(), Suspect::Upstream);
+            }
+        };
+        if self.clock.now() >= waiting.expires_at {
+            let last = waiting.last_failure.clone();
+            let reason = last.unwrap_or_else(|| "there was no time to try".to_owned());
+            return self.finish(target, &waiting, End::Expired, reason).await;
+        }
+        let attempt = self.upstream.send(&entry, &body).await;
+        waiting.n_attempts = waiting.n_attempts.saturating_add(1);
+        match attempt {
+            Attempt::Delivered(reason) => {
+                self.finish(target, &waiting, End::Delivered, reason).await;
+            }
+            Attempt::Refused(reason) => {
+                self.finish(target, &waiting, End::Refused, reason).await;
+            }
+            Attempt::TryAgain(reason, suspect) => {
+                if waiting.n_attempts == 1 {
+                    tracing::info!(forward.id = %id, reason, "heat has not taken a signal; trying on");
+                }
+                self.metrics.failed_attempts.inc();
+                self.retry(target, reason, suspect);
+            }
+        }
+    }
+
+    async fn read(&self, id: ForwardId) -> Result<Option<(EntryRecord, Bytes)>, ForwardError> {
+        let Some(entry) = self.get(&id.key(KeyKind::Forward)).await? else {
+            return Ok(None);
+        };
+        let body = self.get(&id.key(KeyKind::ForwardBody)).await?.unwrap_or_default();
+        Ok(Some((parse(KeyKind::Forward, &entry)?, body)))
+    }
+
+    /// Writes down how a signal ended, in the commit that forgets its secret and its body.
+    async fn finish(&self, target: &Target, waiting: &Waiting, end: End, reason: String) {
+        let id = waiting.id;
+        match self.write_end(waiting, end, &reason).await {
+            Ok(accepted_after) => {
+                self.drop_from_queue(target);
+                self.metrics.ended.get_or_create(&EndLabels { end: end.as_str() }).inc();
+                match end {
+                    End::Delivered => {
+                        self.metrics.delivery_seconds.observe(accepted_after);
+                        tracing::debug!(forward.id = %id, reason, "heat has taken a signal");
+                    }
+                    End::Refused | End::Expired => {
+                        tracing::warn!(forward.id = %id, reason, end = end.as_str(), "a signal has not reached heat");
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(forward.id = %id, error = %chain(&error), "failed to write how a signal ended");
+                let cut = rand::rng().random();
+                let mut state = self.state();
+                state.queue.fail_to_finish(target, end, reason, cut, Instant::now());
+                drop(state);
+                self.wake.notify_one();
+            }
+        }
+    }
+
+    /// Returns how long the signal took, in seconds.
+    async fn write_end(
+        &self,
+        waiting: &Waiting,
+        end: End,
+        reason: &str,
+    ) -> Result<f64, ForwardError> {
+        let Some((entry, _body)) = self.read(waiting.id).await? else {
+            return Ok(0.0);
+        };
+        let ended_at = self.clock.now();
+        let outcome = OutcomeRecord {
+            account: entry.account,
+            target: entry.target,
+            transport: entry.route.transport(),
+            accepted_at: entry.accepted_at,
+            ended_at,
+            end,
+            n_attempts: waiting.n_attempts,
+            reason: reason.to_owned(),
+        };
+        let mut batch = Batch::new();
+        batch.expect(Expect::Present(waiting.id.key(KeyKind::Forward)));
+        batch.delete(waiting.id.key(KeyKind::Forward));
+        batch.delete(waiting.id.key(KeyKind::ForwardBody));
+        batch.put(waiting.id.key(KeyKind::ForwardOutcome), encode(&outcome));
+        match self.store.commit(batch).await {
+            // Gone already: the reply to an earlier commit was lost.
+            Ok(()) | Err(CommitError::Conflict { .. }) => {}
+            Err(source) => return Err(ForwardError::Write { source }),
+        }
+        Ok(ended_at.duration_since(outcome.accepted_at).as_secs_f64().max(0.0))
+    }
+
+    fn drop_from_queue(&self, target: &Target) {
+        let mut state = self.state();
+        state.queue.finish(target, Instant::now());
+        self.gauge_pending(&state);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    fn retry(&self, target: &Target, reason: String, suspect: Suspect) {
+        let cut = rand::rng().random();
+        self.state().queue.fail(target, reason, suspect, cut, Instant::now());
+        self.wake.notify_one();
+    }
+
+    /// Removes what became of signals long ago. Ids sort by time, so the oldest come first.
+    async fn remove_old(&self) -> Result<(), ForwardError> {
+        let prefix = Key::new(KeyKind::ForwardOutcome, &[]);
+        let now = self.clock.now();
+        loop {
+            let page = self
+                .store
+                .scan(&prefix, None, REMOVED_PER_COMMIT)
+                .await
+                .map_err(|source| ForwardError::Read { source })?;
+            let mut batch = Batch::new();
+            let mut n_removed = 0;
+            for (key, bytes) in &page {
+                let Some(id) = ForwardId::after(key, &prefix) else {
+                    continue;
+                };
+                let outcome: OutcomeRecord = parse(KeyKind::ForwardOutcome, bytes)?;
+                if later(outcome.ended_at, RETENTION) > now {
+                    break;
+                }
+                batch.delete(key.clone());
+                batch.delete(id.index_key(&outcome.account));
+                batch.delete(id.index_key(&self.operator));
+                n_removed += 1;
+            }
+            if n_removed == 0 {
+                return Ok(());
+            }
+            self.store.commit(batch).await.map_err(|source| ForwardError::Write { source })?;
+            if n_removed < REMOVED_PER_COMMIT {
+                return Ok(());
+            }
+        }
+    }
+}

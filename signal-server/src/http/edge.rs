@@ -1,0 +1,351 @@
+//! What every request passes on its way in and out.
+//!
+//! The usual way is a stack of middleware, each a service around the next with a boxed future of its
+//! own. Here the layers are one function, [`Edge::call`], read from top to bottom. That is shorter, its
+//! order is plain, and it costs a signal next to nothing.
+
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::time::{Instant, timeout};
+use tower::Service;
+use tracing::{Instrument, debug_span};
+
+use crate::error::{ApiError, ErrorCode, LogText};
+use crate::metrics::{CodeLabels, Metrics, RequestLabels, Surface};
+
+/// The longest path, in bytes: an account, a container and an object of the longest names, percent-encoded,
+/// are just below 5 KiB.
+const MAX_PATH_BYTES: usize = 5 * 1024;
+
+/// The longest query, in bytes. The longest one with a meaning, a TempURL with SHA-512 and a prefix of
+/// 1,024 bytes, percent-encoded, is just above 3 KiB.
+const MAX_QUERY_BYTES: usize = 4 * 1024;
+
+/// The largest header section, in bytes of names and values: a Keystone token of the longest kind is
+/// 8 KiB, and proxies add some.
+pub(crate) const MAX_HEADER_BYTES: usize = 16 * 1024;
+
+/// How long a request may take that does not wait for a signal. Heat's client gives up after nothing
+/// shorter, and a store that needs longer for one commit is down.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// When to come again after the relay refused a request because it was busy.
+const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The longest request id that is taken over from the caller, in bytes: it goes into every log line.
+const MAX_REQUEST_ID_BYTES: usize = 128;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_TRANS_ID: HeaderName = HeaderName::from_static("x-trans-id");
+
+/// How many requests may be answered at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EdgeLimits {
+    pub(crate) max_in_flight: usize,
+    pub(crate) max_long_polls: usize,
+}
+
+/// The layers of one listener.
+#[derive(Debug)]
+pub(crate) struct Edge {
+    surface_of: fn(&str) -> Surface,
+    limits: EdgeLimits,
+    metrics: Arc<Metrics>,
+    in_flight: Arc<AtomicUsize>,
+    long_polls: Arc<AtomicUsize>,
+    request_ids: RequestIds,
+}
+
+/// What a handler, and the log, may call this request.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestId(HeaderValue);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.0.to_str().unwrap_or_default())
+    }
+}
+
+impl Edge {
+    pub(crate) fn new(
+        surface_of: fn(&str) -> Surface,
+        limits: EdgeLimits,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Edge> {
+        Arc::new(Edge {
+            surface_of,
+            limits,
+            metrics,
+            in_flight: Arc::default(),
+            long_polls: Arc::default(),
+            request_ids: RequestIds::new(),
+        })
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Every layer, in order.
+    pub(crate) async fn call(&self, router: Router, request: Request<Body>) -> Response {
+        let started = Instant::now();
+        // 1. A name for the request.
+        let request_id = self.request_ids.name(request.headers());
+        let line = RequestLine {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            surface: (self.surface_of)(request.uri().path()),
+        };
+        let response = match self.admit(&line, request.headers()) {
+            // 4. A span with the path and never the query, which may hold a signature.
+            Ok(admission) => {
+                let span = debug_span!("request", %request_id, method = %line.method, path = line.uri.path());
+                guard(router, request, admission).instrument(span).await
+            }
+            Err(refusal) => refusal.into_response(),
+        };
+        // 7. Metrics, the access line, and the name for the caller.
+        self.account_for(&line, &request_id, &response, started);
+        with_request_id(response, request_id)
+    }
+
+    fn admit(&self, line: &RequestLine, headers: &HeaderMap) -> Result<Admission, ApiError> {
+        // 2. Sizes.
+        check_sizes(&line.uri, headers)?;
+        // 3. Load: what is over the limit is refused at once instead of late.
+        let gauges = &self.metrics.http;
+        if line.waits_for_a_signal() {
+            let slot = LongPollSlot(Slot::open(&self.long_polls, gauges.long_polls.clone()));
+            let n_open = slot.0.n_before;
+            return self.refuse_over(
+                n_open,
+                self.limits.max_long_polls,
+                Admission::Waits(Arc::new(slot)),
+            );
+        }
+        let slot = Slot::open(&self.in_flight, gauges.in_flight.clone());
+        let n_open = slot.n_before;
+        self.refuse_over(n_open, self.limits.max_in_flight, Admission::Brief { _slot: slot })
+    }
+
+    fn refuse_over(
+        &self,
+        n_open: usize,
+        limit: usize,
+        admission: Admission,
+    ) -> Result<Admission, ApiError> {
+        if n_open < limit {
+            return Ok(admission);
+        }
+        self.metrics.http.shed.inc();
+        Err(overloaded())
+    }
+
+    fn account_for(
+        &self,
+        line: &RequestLine,
+        request_id: &RequestId,
+        response: &Response,
+        started: Instant,
+    ) {
+        let status = response.status();
+        let labels = RequestLabels { surface: line.surface, status: status.as_u16() };
+        self.metrics.http.requests.get_or_create(&labels).inc();
+
+        let code = response.extensions().get::<ErrorCode>().map(|code| code.0);
+        if let Some(code) = code
+            && line.may_carry_a_signal()
+        {
+            self.metrics.signals.refused.get_or_create(&CodeLabels { code }).inc();
+        }
+        let (method, path, status) = (&line.method, line.uri.path(), status.as_u16());
+        if let Some(LogText(cause)) = response.extensions().get::<LogText>() {
+            tracing::warn!(%request_id, %method, path, status, code, cause, "request failed");
+        }
+        tracing::debug!(
+            target: "heliograph_server::access",
+            %request_id,
+            %method,
+            path,
+            status,
+            duration_ms = started.elapsed().as_secs_f64() * 1e3,
+            "request answered"
+        );
+    }
+}
+
+/// What the log and the metrics need of a request after it has been used up.
+struct RequestLine {
+    method: Method,
+    uri: Uri,
+    surface: Surface,
+}
+
+impl RequestLine {
+    /// Long-polls and event streams: both are a GET of something below the handles or
+    /// the instances.
+    fn waits_for_a_signal(&self) -> bool {
+        let path = self.uri.path();
+        self.method == Method::GET
+            && (path.starts_with("/api/v1/handles/") || path.starts_with("/api/v1/instances/"))
+    }
+
+    fn may_carry_a_signal(&self) -> bool {
+        (self.method == Method::PUT || self.method == Method::POST)
+            && (matches!(self.surface, Surface::Swift | Surface::Heat)
+                || self.uri.path().ends_with("/signals"))
+    }
+}
+
+/// A request that may go on.
+enum Admission {
+    /// Has to be answered in time.
+    Brief { _slot: Slot },
+    /// May wait as long as its handler likes.
+    Waits(Arc<LongPollSlot>),
+}
+
+/// A request that is being answered; counted until it is dropped.
+#[derive(Debug)]
+struct Slot {
+    open: Arc<AtomicUsize>,
+    gauge: Gauge,
+    n_before: usize,
+}
+
+impl Slot {
+    fn open(open: &Arc<AtomicUsize>, gauge: Gauge) -> Slot {
+        gauge.inc();
+        Slot { open: open.clone(), gauge, n_before: open.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.gauge.dec();
+    }
+}
+
+/// Counts a request among those that wait. An answer that goes on after its handler has returned, such
+/// as a stream, keeps a clone.
+#[derive(Debug)]
+pub(crate) struct LongPollSlot(Slot);
+
+/// Time and panics, around the router.
+async fn guard(mut router: Router, mut request: Request<Body>, admission: Admission) -> Response {
+    if let Admission::Waits(slot) = &admission {
+        request.extensions_mut().insert(slot.clone());
+    }
+    // 5. A panic is the answer 500, not a broken connection.
+    let answering = AssertUnwindSafe(router.call(request)).catch_unwind();
+    // 6. Time.
+    let answered = match &admission {
+        Admission::Brief { .. } => timeout(REQUEST_TIMEOUT, answering).await,
+        Admission::Waits(_) => Ok(answering.await),
+    };
+    match answered {
+        Ok(Ok(Ok(response))) => response,
+        Ok(Ok(Err(never))) => match never {},
+        Ok(Err(_panic)) => panicked().into_response(),
+        Err(_elapsed) => timed_out().into_response(),
+    }
+}
+
+fn check_sizes(uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
+    let too_long = |code, what, limit| {
+        let message = format!("the {what} has more than {limit} bytes");
+        Err(ApiError::new(StatusCode::URI_TOO_LONG, code, message))
+    };
+    if uri.path().len() > MAX_PATH_BYTES {
+        return too_long("path_too_long", "path", MAX_PATH_BYTES);
+    }
+    if uri.query().is_some_and(|query| query.len() > MAX_QUERY_BYTES) {
+        return too_long("query_too_long", "query", MAX_QUERY_BYTES);
+    }
+    let n_header_bytes: usize =
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if n_header_bytes > MAX_HEADER_BYTES {
+        return Err(ApiError::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "headers_too_large",
+            format!("the headers have more than {MAX_HEADER_BYTES} bytes"),
+        ));
+    }
+    Ok(())
+}
+
+fn overloaded() -> ApiError {
+    ApiError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "overloaded",
+        "the relay is answering as many requests as it can",
+    )
+    .retry_after(BUSY_RETRY_AFTER)
+}
+
+fn timed_out() -> ApiError {
+    ApiError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "timeout",
+        format!("the relay had no answer within {} s", REQUEST_TIMEOUT.as_secs()),
+    )
+    .retry_after(BUSY_RETRY_AFTER)
+}
+
+/// The message of the panic is on stderr already, from the hook of the runtime, with its place.
+fn panicked() -> ApiError {
+    ApiError::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "internal_error",
+        "the relay failed to answer; its log says more",
+    )
+    .log("a handler panicked")
+}
+
+fn with_request_id(mut response: Response, RequestId(value): RequestId) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(X_TRANS_ID, value.clone());
+    headers.insert(X_REQUEST_ID, value);
+    response
+}
+
+/// Names requests: the caller's own name where there is one, else a number that no other process has.
+#[derive(Debug)]
+struct RequestIds {
+    prefix: String,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    fn new() -> RequestIds {
+        RequestIds { prefix: format!("tx{:016x}-", rand::random::<u64>()), next: AtomicU64::new(1) }
+    }
+
+    fn name(&self, headers: &HeaderMap) -> RequestId {
+        let given = headers.get(X_REQUEST_ID).filter(|value| {
+            let bytes = value.as_bytes();
+            (1..=MAX_REQUEST_ID_BYTES).contains(&bytes.len())
+                && bytes.iter().all(u8::is_ascii_graphic)
+        });
+        if let Some(given) = given {
+            return RequestId(given.clone());
+        }
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let name = HeaderValue::try_from(format!("{}{number:x}", self.prefix));
+        RequestId(name.unwrap_or(HeaderValue::from_static("tx")))
+    }
+}
+
+#[cfg(test)]
+mod tests;

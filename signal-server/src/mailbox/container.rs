@@ -1,0 +1,299 @@
+//! Containers: made, counted, listed, removed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use signal_protocol::path::AccountName;
+
+use crate::mailbox::account::put_account;
+use crate::mailbox::error::MailboxError;
+use crate::mailbox::limits::{
+    MAX_COMMIT_ATTEMPTS, MAX_LISTING_ENTRIES, MAX_VERSIONS_LOCATION_BYTES,
+};
+use crate::mailbox::record::{ContainerRecord, HeadRecord, Number, decode, decode_object, encode};
+use crate::mailbox::{
+    Container, ContainerAddress, ContainerEntry, ContainerUpdate, Creation, ListingQuery, Shared,
+    SigningKeys, key,
+};
+use crate::store::{Batch, CommitError, Expect, Key, KeyKind};
+
+/// How many records are read at once when all of something is walked over.
+pub(crate) const PAGE: usize = 1_000;
+
+/// What lies in a container.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub(crate) n_objects: u64,
+    pub(crate) n_bytes: u64,
+}
+
+impl Shared {
+    pub(crate) async fn put_container(
+        self: &Arc<Self>,
+        address: &ContainerAddress,
+        update: &ContainerUpdate,
+    ) -> Result<Creation, MailboxError> {
+        update.check()?;
+        // Heat puts the container of a stack again for each handle; that writes nothing.
+        if let Some((_, record)) = self.container_record(address).await?
+            && record.with(update).is_none()
+        {
+            return Ok(Creation::Existed);
+        }
+        let (shared, address, update) = (Arc::clone(self), address.clone(), update.clone());
+        self.in_turn(key::account(&address.account), async move {
+            for _ in 0..MAX_COMMIT_ATTEMPTS {
+                let (batch, creation) = match shared.container_record(&address).await? {
+                    Some((bytes, record)) => match record.with(&update) {
+                        Some(changed) => (replace(&address, bytes, &changed), Creation::Existed),
+                        None => return Ok(Creation::Existed),
+                    },
+                    None => (shared.new_container(&address, &update).await?, Creation::Created),
+                };
+                match shared.store.commit(batch).await {
+                    Ok(()) => return Ok(creation),
+                    Err(CommitError::Conflict { .. }) => {}
+                    Err(error) => return Err(MailboxError::Write(error)),
+                }
+            }
+            Err(contended())
+        })
+        .await
+    }
+
+    pub(crate) async fn update_container(
+        self: &Arc<Self>,
+        address: &ContainerAddress,
+        update: &ContainerUpdate,
+    ) -> Result<(), MailboxError> {
+        self.existing_container(address).await?;
+        self.put_container(address, update).await?;
+        Ok(())
+    }
+
+    async fn new_container(
+        &self,
+        address: &ContainerAddress,
+        update: &ContainerUpdate,
+    ) -> Result<Batch, MailboxError> {
+        let mut batch = Batch::new();
+        let mut account = self.expect_account(&address.account, &mut batch).await?;
+        if account.n_containers >= self.limits.containers_per_account {
+            return Err(MailboxError::TooManyContainers);
+        }
+        account.n_containers += 1;
+        put_account(&address.account, &mut account, &mut batch);
+        let empty = ContainerRecord {
+            number: Number::random(),
+            versions_location: None,
+            keys: SigningKeys::default(),
+            created_at: self.clock.now(),
+            removing: false,
+        };
+        let record = empty.with(update).unwrap_or(empty);
+        batch.expect(Expect::Absent(key::container(address)));
+        batch.put(key::container(address), encode(&record));
+        Ok(batch)
+    }
+
+    pub(crate) async fn container(
+        &self,
+        address: &ContainerAddress,
+    ) -> Result<Container, MailboxError> {
+        let (_, record) = self.existing_container(address).await?;
+        let counts = self.count_container(record.number).await?;
+        Ok(Container {
+            versions_location: record.versions_location,
+            keys: record.keys,
+            n_objects: counts.n_objects,
+            n_bytes: counts.n_bytes,
+            created_at: record.created_at,
+        })
+    }
+
+    pub(crate) async fn existing_container(
+        &self,
+        address: &ContainerAddress,
+    ) -> Result<(Bytes, ContainerRecord), MailboxError> {
+        self.container_record(address).await?.ok_or(MailboxError::ContainerNotFound)
+    }
+
+    async fn container_record(
+        &self,
+        address: &ContainerAddress,
+    ) -> Result<Option<(Bytes, ContainerRecord)>, MailboxError> {
+        let Some(bytes) = self.get(&key::container(address)).await? else {
+            return Ok(None);
+        };
+        let record = decode(KeyKind::Container, &bytes)?;
+        Ok(Some((bytes, record)))
+    }
+
+    /// Removes an empty container in three steps: mark it, look whether it is empty, remove it if the
+    /// mark is still there. Whoever adds something either did so before the mark, and is seen, or has to
+    /// take the mark away. A mark that is left behind by a crash does no harm.
+    pub(crate) async fn delete_container(
+        self: &Arc<Self>,
+        address: &ContainerAddress,
+    ) -> Result<(), MailboxError> {
+        let (shared, address) = (Arc::clone(self), address.clone());
+        self.in_turn(key::account(&address.account), async move {
+            for _ in 0..MAX_COMMIT_ATTEMPTS {
+                match shared.try_delete_container(&address).await? {
+                    Ok(()) => return Ok(()),
+                    Err(CommitError::Conflict { .. }) => {}
+                    Err(error) => return Err(MailboxError::Write(error)),
+                }
+            }
+            Err(contended())
+        })
+        .await
+    }
+
+    async fn try_delete_container(
+        &self,
+        address: &ContainerAddress,
+    ) -> Result<Result<(), CommitError>, MailboxError> {
+        let container_key = key::container(address);
+        let (bytes, mut record) = self.existing_container(address).await?;
+        if self.count_container(record.number).await?.n_objects > 0 {
+            return Err(MailboxError::ContainerNotEmpty);
+        }
+        record.removing = true;
+        let marked = encode(&record);
+        if bytes != marked {
+            let mut batch = Batch::new();
+            batch.expect(Expect::Value(container_key.clone(), bytes));
+            batch.put(container_key.clone(), marked.clone());
+            if let Err(error) = self.store.commit(batch).await {
+                return Ok(Err(error));
+            }
+        }
+        if self.count_container(record.number).await?.n_objects > 0 {
+            return Err(MailboxError::ContainerNotEmpty);
+        }
+        let mut batch = Batch::new();
+        let mut account = self.expect_account(&address.account, &mut batch).await?;
+        account.n_containers = account.n_containers.saturating_sub(1);
+        put_account(&address.account, &mut account, &mut batch);
+        batch.expect(Expect::Value(container_key.clone(), marked));
+        batch.delete(container_key);
+        batch.put(key::garbage(record.number), Bytes::new());
+        Ok(self.store.commit(batch).await)
+    }
+
+    pub(crate) async fn list_containers(
+        &self,
+        account: &AccountName,
+        query: &ListingQuery,
+    ) -> Result<Vec<ContainerEntry>, MailboxError> {
+        let limit = query.limit.unwrap_or(MAX_LISTING_ENTRIES);
+        let limit = limit.min(MAX_LISTING_ENTRIES);
+        let prefix = key::containers(account);
+        let after =
+            Key::new(KeyKind::Container, &[&prefix.as_bytes()[1..], query.marker.as_bytes()]);
+        let mut entries = Vec::new();
+        let mut after = Some(after);
+        while let Some(start) = after.take() {
+            let page = self.scan(&prefix, Some(&start), PAGE).await?;
+            if page.len() == PAGE {
+                after = page.last().map(|(key, _)| key.clone());
+            }
+            for (key, bytes) in page {
+                let Some(address) = key::parse_container(&key) else {
+                    return Err(MailboxError::BadRecord { kind: KeyKind::Container });
+                };
+                let name = address.container;
+                let is_over =
+                    !query.end_marker.is_empty() && name.as_str() >= query.end_marker.as_str();
+                if is_over || entries.len() >= limit {
+                    return Ok(entries);
+                }
+                if !name.as_str().starts_with(&query.prefix) {
+                    continue;
+                }
+                let record: ContainerRecord = decode(KeyKind::Container, &bytes)?;
+                let counts = self.count_container(record.number).await?;
+                entries.push(ContainerEntry {
+                    name,
+                    n_objects: counts.n_objects,
+                    n_bytes: counts.n_bytes,
+                    created_at: record.created_at,
+                });
+            }
+        }
+        Ok(entries)
+    }
+
+    pub(crate) async fn count_container(&self, container: Number) -> Result<Counts, MailboxError> {
+        let mut counts = Counts::default();
+        for kind in [KeyKind::Mailbox, KeyKind::Object] {
+            let prefix = key::under(kind, container);
+            let mut after = None;
+            loop {
+                let page = self.scan(&prefix, after.as_ref(), PAGE).await?;
+                for (_, bytes) in &page {
+                    counts.add(kind, bytes)?;
+                }
+                match page.last() {
+                    Some((last, _)) if page.len() == PAGE => after = Some(last.clone()),
+                    _ => break,
+                }
+            }
+        }
+        Ok(counts)
+    }
+}
+
+impl Counts {
+    fn add(&mut self, kind: KeyKind, bytes: &Bytes) -> Result<(), MailboxError> {
+        if kind == KeyKind::Object {
+            let (record, _) = decode_object(kind, bytes)?;
+            self.n_objects += 1;
+            self.n_bytes += record.info.n_bytes;
+            return Ok(());
+        }
+        let head: HeadRecord = decode(kind, bytes)?;
+        self.n_objects += head.n_pending;
+        self.n_bytes += head.n_bytes;
+        Ok(())
+    }
+}
+
+impl ContainerRecord {
+    /// The record as the update wants it; nothing if it is so already.
+    fn with(&self, update: &ContainerUpdate) -> Option<ContainerRecord> {
+        let mut changed = self.clone();
+        if let Some(location) = &update.versions_location {
+            changed.versions_location = Some(location.clone()).filter(|text| !text.is_empty());
+        }
+        changed.keys.apply(&update.keys);
+        let is_same =
+            changed.versions_location == self.versions_location && changed.keys == self.keys;
+        (!is_same).then_some(changed)
+    }
+}
+
+impl ContainerUpdate {
+    fn check(&self) -> Result<(), MailboxError> {
+        let location = self.versions_location.as_deref().unwrap_or_default();
+        if location.len() > MAX_VERSIONS_LOCATION_BYTES {
+            return Err(MailboxError::BadField {
+                field: "X-Versions-Location",
+                rule: "the name of a container",
+            });
+        }
+        Ok(())
+    }
+}
+
+fn replace(address: &ContainerAddress, before: Bytes, after: &ContainerRecord) -> Batch {
+    let mut batch = Batch::new();
+    batch.expect(Expect::Value(key::container(address), before));
+    batch.put(key::container(address), encode(after));
+    batch
+}
+
+fn contended() -> MailboxError {
+    MailboxError::Contended { kind: KeyKind::Container, attempts: MAX_COMMIT_ATTEMPTS }
+}
