@@ -1,0 +1,98 @@
+//! NoCloud: a drive labelled `cidata` with `user-data` and `meta-data` in its root, as cloud-init
+//! reads it and as virtualisation tools without a metadata service make it.
+
+use async_trait::async_trait;
+
+use crate::datasource::drive::{Drive, Wanted};
+use crate::datasource::{
+    BrokenReason, Datasource, Found, InstanceMetadata, MAX_METADATA_BYTES, MAX_USER_DATA_BYTES,
+    Outcome,
+};
+use crate::error;
+
+pub const LABELS: &[&str] = &["cidata", "CIDATA"];
+
+const FILES: &[Wanted] = &[
+    Wanted { path: "meta-data", max_bytes: MAX_METADATA_BYTES },
+    Wanted { path: "user-data", max_bytes: MAX_USER_DATA_BYTES },
+];
+
+/// A NoCloud drive.
+#[derive(Debug)]
+pub struct NoCloud {
+    drive: Drive,
+}
+
+impl NoCloud {
+    pub fn new(drive: Drive) -> NoCloud {
+        NoCloud { drive }
+    }
+}
+
+#[async_trait]
+impl Datasource for NoCloud {
+    fn name(&self) -> &'static str {
+        "nocloud"
+    }
+
+    async fn probe(&self) -> Outcome {
+        let files = match self.drive.read(FILES).await {
+            Ok(Some(files)) => files,
+            Ok(None) => return Outcome::Absent,
+            Err(error) => return Outcome::Broken(BrokenReason(error::chain(&error))),
+        };
+        let Ok([metadata, user_data]) = <[_; 2]>::try_from(files) else { return Outcome::Absent };
+        if metadata.is_none() && user_data.is_none() {
+            let reason = "neither meta-data nor user-data is on the drive";
+            return Outcome::Broken(BrokenReason(reason.to_owned()));
+        }
+        let metadata = metadata.unwrap_or_default();
+        let metadata = String::from_utf8_lossy(&metadata);
+        Outcome::Found(Found {
+            datasource: self.name(),
+            instance_id: value_of(&metadata, "instance-id"),
+            user_data: user_data.filter(|bytes| !bytes.is_empty()),
+            metadata: InstanceMetadata {
+                name: value_of(&metadata, "local-hostname"),
+                ..InstanceMetadata::default()
+            },
+        })
+    }
+}
+
+/// One value of `meta-data`, which is YAML by its specification and `key: value` lines or JSON in
+/// practice. A full YAML reader would be a second one for the sake of two lines.
+fn value_of(metadata: &str, key: &str) -> Option<String> {
+    if let Ok(json) = serde_json::from_str::<serde_json::Value>(metadata) {
+        return json.get(key)?.as_str().map(str::to_owned);
+    }
+    let line = metadata.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?.trim();
+    let value = match line.chars().next() {
+        Some(quote @ ('"' | '\'')) => line[1..].split(quote).next().unwrap_or_default(),
+        _ => line.split(" #").next().unwrap_or_default().trim(),
+    };
+    (!value.is_empty()).then(|| value.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_lines() {
+        let cases = [
+            ("instance-id: i-1\nlocal-hostname: web\n", Some("i-1")),
+            ("local-hostname: web\r\ninstance-id: \"i 1\" # x\r\n", Some("i 1")),
+            ("instance-id: 'i-1'", Some("i-1")),
+            ("instance-id: i-1 # the first", Some("i-1")),
+            ("{\"instance-id\": \"i-1\"}", Some("i-1")),
+            ("instance-id:\n", None),
+            ("  instance-id: nested\n", None),
+            ("instance-idx: i-1\n", None),
+            ("", None),
+        ];
+        for (metadata, expected) in cases {
+            assert_eq!(value_of(metadata, "instance-id").as_deref(), expected, "{metadata:?}");
+        }
+    }
+}

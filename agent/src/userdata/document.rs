@@ -1,0 +1,206 @@
+//! The document: what `#docker` user data says, after it has been checked.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Map;
+use url::Url;
+
+use crate::userdata::diagnostic::Warning;
+use crate::userdata::image::ImageReference;
+use crate::userdata::value::Value;
+
+/// A document that has been checked; nothing in it can still be wrong in form.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document {
+    /// One for now: the `main` service.
+    pub services: Vec<Service>,
+    pub signal: SignalSection,
+    pub outputs: Vec<OutputName>,
+    pub warnings: Vec<Warning>,
+}
+
+/// One container to run.
+#[derive(Clone, PartialEq, Serialize)]
+pub struct Service {
+    pub name: String,
+    pub image: ImageReference,
+    /// The other keys that the document sets, by the name of their row in the schema table.
+    pub(crate) values: BTreeMap<&'static str, Value>,
+}
+
+/// Values are environment values and commands, which must not reach a log.
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service")
+            .field("name", &self.name)
+            .field("image", &self.image)
+            .field("keys", &self.values.keys().collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+/// Where and when the outcome is signalled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SignalSection {
+    /// None: no handle is given, and the outcome goes to the console only.
+    pub target: Option<SignalTarget>,
+    pub id: Option<String>,
+    pub when: Option<When>,
+    pub stable_for: Duration,
+    pub timeout: Duration,
+    /// How many lines of the container's log a FAILURE carries.
+    pub log_lines: u32,
+}
+
+/// The handle, as the document gives it.
+#[derive(Clone, PartialEq)]
+pub enum SignalTarget {
+    /// A TempURL, the relay's own signal URL, or a presigned CloudFormation URL: PUT to it.
+    Url(Url),
+    /// Heat's `signal` attribute, verbatim: `alarm_url` and perhaps credentials.
+    Json(Map<String, serde_json::Value>),
+}
+
+/// A handle is a credential: whoever has the URL may signal.
+impl fmt::Debug for SignalTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SignalTarget::Url(url) => write!(f, "Url({}…)", url.host_str().unwrap_or("?")),
+            SignalTarget::Json(json) => write!(f, "Json({:?})", json.keys().collect::<Vec<_>>()),
+        }
+    }
+}
+
+/// What must have happened before SUCCESS is signalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum When {
+    Created,
+    Running,
+    Healthy,
+    Exit,
+}
+
+impl When {
+    pub(crate) const WORDS: [(&'static str, When); 4] = [
+        ("created", When::Created),
+        ("running", When::Running),
+        ("healthy", When::Healthy),
+        ("exit", When::Exit),
+    ];
+}
+
+/// When the image is pulled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PullPolicy {
+    Always,
+    Missing,
+    Never,
+}
+
+impl PullPolicy {
+    /// Compose has two words for `missing`, Kubernetes a third.
+    pub(crate) const WORDS: [(&'static str, PullPolicy); 5] = [
+        ("always", PullPolicy::Always),
+        ("missing", PullPolicy::Missing),
+        ("never", PullPolicy::Never),
+        ("if_not_present", PullPolicy::Missing),
+        ("IfNotPresent", PullPolicy::Missing),
+    ];
+}
+
+/// What a signal's `data` may carry. The first nine names are those of Heat's Docker plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputName {
+    Info,
+    NetworkInfo,
+    NetworkIp,
+    NetworkGateway,
+    NetworkTcpPorts,
+    NetworkUdpPorts,
+    Logs,
+    LogsHead,
+    LogsTail,
+    HostIp,
+    HostIps,
+    ContainerId,
+    ImageDigest,
+    ExitCode,
+    OomKilled,
+    Health,
+    RestartCount,
+    StartedAt,
+    Timings,
+}
+
+impl OutputName {
+    pub const ALL: [OutputName; 19] = [
+        OutputName::Info,
+        OutputName::NetworkInfo,
+        OutputName::NetworkIp,
+        OutputName::NetworkGateway,
+        OutputName::NetworkTcpPorts,
+        OutputName::NetworkUdpPorts,
+        OutputName::Logs,
+        OutputName::LogsHead,
+        OutputName::LogsTail,
+        OutputName::HostIp,
+        OutputName::HostIps,
+        OutputName::ContainerId,
+        OutputName::ImageDigest,
+        OutputName::ExitCode,
+        OutputName::OomKilled,
+        OutputName::Health,
+        OutputName::RestartCount,
+        OutputName::StartedAt,
+        OutputName::Timings,
+    ];
+
+    /// What a document without `outputs` gets: addresses and identities, but no log line and no
+    /// inspection, which are long and may hold what their author did not mean to publish.
+    pub const DEFAULT: [OutputName; 8] = [
+        OutputName::NetworkIp,
+        OutputName::NetworkGateway,
+        OutputName::NetworkTcpPorts,
+        OutputName::NetworkUdpPorts,
+        OutputName::HostIp,
+        OutputName::ContainerId,
+        OutputName::ImageDigest,
+        OutputName::Timings,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            OutputName::Info => "info",
+            OutputName::NetworkInfo => "network_info",
+            OutputName::NetworkIp => "network_ip",
+            OutputName::NetworkGateway => "network_gateway",
+            OutputName::NetworkTcpPorts => "network_tcp_ports",
+            OutputName::NetworkUdpPorts => "network_udp_ports",
+            OutputName::Logs => "logs",
+            OutputName::LogsHead => "logs_head",
+            OutputName::LogsTail => "logs_tail",
+            OutputName::HostIp => "host_ip",
+            OutputName::HostIps => "host_ips",
+            OutputName::ContainerId => "container_id",
+            OutputName::ImageDigest => "image_digest",
+            OutputName::ExitCode => "exit_code",
+            OutputName::OomKilled => "oom_killed",
+            OutputName::Health => "health",
+            OutputName::RestartCount => "restart_count",
+            OutputName::StartedAt => "started_at",
+            OutputName::Timings => "timings",
+        }
+    }
+}
+
+impl fmt::Display for OutputName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
