@@ -1,0 +1,79 @@
+# Every target says what it does in `make help`, may be run again, and needs Rust, make and a C
+# compiler. What else is needed comes from Debian or Ubuntu packages, installed as root or through sudo.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-deps lint lint-deps bench fuzz figures agent-static clean-room clean
+
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+export CARGO_TERM_COLOR ?= auto
+
+# The tool that checks what may be in the dependency tree, built from source once.
+DENY_VERSION := 0.20.2
+DENY := $(CARGO_TARGET_DIR)/tools/bin/cargo-deny
+
+# The agent of VM images: this machine's processor, no system library.
+STATIC_TARGET := $(shell uname -m)-unknown-linux-musl
+
+help: ## Say what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: ## Build both programs into target/release
+	@command -v cargo >/dev/null || { echo "make: cargo is not installed: see https://www.rust-lang.org/tools/install" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "make: there is no C compiler: apt-get install gcc" >&2; exit 1; }
+	cargo build --release --bins
+
+demo: build ## Show a container started from user data, its signal, and what wait says
+	@examples/demo.sh $(CARGO_TARGET_DIR)/release
+
+test: test-deps ## Run every test: unit, integration, end to end, and the fuzz targets for a minute each
+	@tests/setup/run-tests
+
+test-deps: ## Install the packages that the tests need; starts and stops no service
+	@tests/setup/packages test
+	@tests/heat/packages
+
+lint: lint-deps ## Check format, clippy, documentation, licences and sources of dependencies
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
+	$(DENY) --log-level error check bans licenses sources
+
+lint-deps: $(DENY)
+
+# A cargo-deny that is on the path already serves as well.
+$(DENY):
+	@mkdir -p $(@D)
+	@if command -v cargo-deny >/dev/null; then \
+	    ln -s "$$(command -v cargo-deny)" $@; \
+	else \
+	    echo "lint: building cargo-deny $(DENY_VERSION); this takes some minutes, once"; \
+	    cargo install cargo-deny --version $(DENY_VERSION) --locked --quiet --root $(CARGO_TARGET_DIR)/tools; \
+	fi
+
+bench: ## Print how many durable signals per second the relay takes, beside a bare handler
+	cargo bench --package heliograph-server --bench put
+
+fuzz: test-deps ## Look for inputs that break the parsers, a minute each
+	tests/fuzz/run $(or $(SECONDS_EACH),60)
+
+figures: build agent-static ## Print sizes and resident memory of both programs
+	@tests/setup/packages test
+	@tests/setup/as-root cargo run --release --quiet --package e2e --bin figures -- \
+	    $(CARGO_TARGET_DIR)/release/heliograph-server $(CARGO_TARGET_DIR)/$(STATIC_TARGET)/small/heliograph-agent
+
+agent-static: ## Build the agent as one static file for VM images, and print its size
+	@tests/setup/packages agent-static
+	@if [ ! -d "$$(rustc --print target-libdir --target $(STATIC_TARGET))" ]; then \
+	    command -v rustup >/dev/null || { echo "agent-static: the Rust target $(STATIC_TARGET) is missing, and there is no rustup to add it" >&2; exit 1; }; \
+	    rustup target add $(STATIC_TARGET); \
+	fi
+	CC_$(subst -,_,$(STATIC_TARGET))=musl-gcc cargo build --profile small --target $(STATIC_TARGET) --package heliograph-agent
+	@echo "$(CARGO_TARGET_DIR)/$(STATIC_TARGET)/small/heliograph-agent: $$(stat --format %s $(CARGO_TARGET_DIR)/$(STATIC_TARGET)/small/heliograph-agent | numfmt --to iec-i --suffix B)"
+
+clean-room: ## Try `make demo` and `make test` in a fresh Debian tree that has nothing but Rust
+	tests/setup/clean-room
+
+clean: ## Remove what was built
+	cargo clean

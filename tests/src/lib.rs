@@ -1,0 +1,22 @@
+//! The harness of the end-to-end tests: real servers, real engines, real registries.
+//!
+//! Everything here is started for the tests alone, in directories of its own, and ends with them.
+//! The scenes are in `tests/it`; they read as what a person does and sees.
+//!
+//! Reading order: [`wait`] and [`process`] carry the rest; [`relay`] and [`agent`] run our own
+//! programs; [`engine`], [`image`], [`registry`] and [`proxy`] make the world around them; [`load`]
+//! signals as fast as a relay can take it; [`disk`] is a disk that is easily full.
+
+pub mod agent;
+pub mod disk;
+pub mod engine;
+pub mod heat;
+pub mod image;
+pub mod load;
+pub mod neutron;
+pub mod process;
+pub mod programs;
+pub mod proxy;
+pub mod registry;
+pub mod relay;
+pub mod wait;

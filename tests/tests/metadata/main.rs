@@ -1,0 +1,75 @@
+//! The scenes of an instance whose only way out is the metadata address, on the real Neutron and Nova.
+//!
+//! All scenes share one stood-up path (see `tests/neutron`) and one relay, so each has instances of its
+//! own: the last byte of an instance's address is used by one scene only.
+
+mod arriving;
+mod heat;
+mod knowing;
+mod passing;
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Result;
+use e2e::neutron::{Gateway, Lab};
+use e2e::programs;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// What the scenes share, made when the first wants it. What could not be made is not tried again: it
+/// would take each scene as long, and end the same way.
+#[derive(Debug, Default)]
+pub(crate) struct Stage {
+    set: Mutex<Option<Result<Arc<Set>, String>>>,
+}
+
+/// The path with a relay in it.
+#[derive(Debug)]
+pub(crate) struct Set {
+    pub(crate) gateway: Gateway,
+    pub(crate) lab: Lab,
+}
+
+impl Stage {
+    pub(crate) fn set(&self) -> Result<Arc<Set>> {
+        let mut set = self.set.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = set.get_or_insert_with(|| Set::make().map_err(|error| format!("{error:#}")));
+        made.clone().map_err(anyhow::Error::msg)
+    }
+}
+
+impl Set {
+    fn make() -> Result<Arc<Set>> {
+        programs::heliograph_agent()?;
+        programs::heliograph_server()?;
+        let lab = Lab::stand_up()?;
+        // The first server is dead: it must not be noticed anywhere.
+        let gateway = lab.gateway(&["127.0.0.1:9", lab.fact("nova")?])?;
+        Ok(Arc::new(Set { gateway, lab }))
+    }
+}
+
+/// A scene and its name.
+pub(crate) type Scene = (&'static str, fn(&Set) -> Result<()>);
+
+fn main() -> ExitCode {
+    // A second installation, by whoever, is no harm.
+    let _already_installed = rustls::crypto::ring::default_provider().install_default();
+    let mut arguments = Arguments::from_args();
+    // They wait more than they work, but Neutron's agents are slow.
+    arguments.test_threads.get_or_insert(6);
+    let stage = Arc::new(Stage::default());
+    let scenes = [knowing::scenes(), arriving::scenes(), passing::scenes()];
+    let alone = Trial::test("heats_stacks_complete_from_an_isolated_network", || {
+        heat::stacks_complete().map_err(|error| Failed::from(format!("{error:#}")))
+    });
+    let trials = scenes.into_iter().flatten().map(|(name, play)| {
+        let stage = stage.clone();
+        Trial::test(name, move || {
+            let played = stage.set().and_then(|set| play(&set));
+            played.map_err(|error| Failed::from(format!("{error:#}")))
+        })
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.chain([alone]).collect());
+    conclusion.exit_code()
+}
