@@ -80,7 +80,8 @@ pub(crate) async fn serve(
     drain(&slots, max_connections, grace).await
 }
 
-async fn accept(
+/// Takes the next connection when there is a slot for it.
+pub(crate) async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {

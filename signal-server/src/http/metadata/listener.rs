@@ -1,7 +1,6 @@
 //! The socket of the metadata surface: as the other listeners, but nothing is added to what passes.
 
 use std::convert::Infallible;
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use crate::app::Shutdown;
+use crate::http::listener::accept;
 use crate::http::metadata::Gateway;
 
 /// How many connections are served at once. Each hypervisor's agent opens one for each request and
@@ -57,16 +57,6 @@ pub(crate) async fn serve(
     if drained.is_err() {
         tracing::warn!("the metadata surface stopped by force: the grace was over");
     }
-}
-
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let slot = slots.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _peer) = listener.accept().await?;
-    stream.set_nodelay(true)?;
-    Ok((stream, slot))
 }
 
 async fn serve_connection(
