@@ -86,36 +86,21 @@ pub struct Found {
     pub instance_id: Option<String>,
     /// None: the instance is known and has no user data.
     pub user_data: Option<Vec<u8>>,
-    pub metadata: InstanceMetadata,
+    /// What a document may refer to as `${instance.…}`: `name`, `hostname`, `availability_zone`,
+    /// `project_id` and `meta.<key>`, as far as the datasource knows them.
+    pub facts: BTreeMap<String, String>,
 }
 
-/// User data holds secrets and must not reach a log.
+/// User data holds secrets and must not reach a log; nor must facts, because people keep secrets in
+/// instance metadata.
 impl fmt::Debug for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Found")
             .field("datasource", &self.datasource)
             .field("instance_id", &self.instance_id)
             .field("user_data_bytes", &self.user_data.as_ref().map(Vec::len))
+            .field("fact_names", &self.facts.keys().collect::<Vec<_>>())
             .finish_non_exhaustive()
-    }
-}
-
-/// What the datasource says about the instance besides its user data.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct InstanceMetadata {
-    pub name: Option<String>,
-    pub project_id: Option<String>,
-    pub meta: BTreeMap<String, String>,
-}
-
-/// People keep secrets in instance metadata, so its values must not reach a log.
-impl fmt::Debug for InstanceMetadata {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InstanceMetadata")
-            .field("name", &self.name)
-            .field("project_id", &self.project_id)
-            .field("meta_keys", &self.meta.keys().collect::<Vec<_>>())
-            .finish()
     }
 }
 

@@ -72,9 +72,9 @@ fn check_config_drive(found: &Found) {
     assert_eq!(found.datasource, "config-drive");
     assert_eq!(found.instance_id.as_deref(), Some(INSTANCE_ID));
     assert_eq!(found.user_data.as_deref(), Some(DOCUMENT));
-    assert_eq!(found.metadata.name.as_deref(), Some("web"));
-    assert_eq!(found.metadata.project_id.as_deref(), Some("p1"));
-    assert_eq!(found.metadata.meta["role"], "db");
+    assert_eq!(found.facts["name"], "web");
+    assert_eq!(found.facts["project_id"], "p1");
+    assert_eq!(found.facts["meta.role"], "db");
 }
 
 #[tokio::test]
@@ -311,7 +311,7 @@ async fn openstack_metadata() {
     let instance = found(OpenStack::at(address.await).probe().await);
     assert_eq!(instance.instance_id.as_deref(), Some(INSTANCE_ID));
     assert_eq!(instance.user_data.as_deref(), Some(DOCUMENT));
-    assert_eq!(instance.metadata.meta["role"], "db");
+    assert_eq!(instance.facts["meta.role"], "db");
 
     let address = serve(|request| nova(request.uri().path(), None)).await;
     let instance = found(OpenStack::at(address).probe().await);

@@ -51,11 +51,11 @@ impl Datasource for ConfigDrive {
             return Outcome::Broken(BrokenReason(reason.to_owned()));
         };
         match parse_metadata(&metadata) {
-            Ok((instance_id, metadata)) => Outcome::Found(Found {
+            Ok((instance_id, facts)) => Outcome::Found(Found {
                 datasource: self.name(),
                 instance_id: Some(instance_id),
                 user_data: user_data.filter(|bytes| !bytes.is_empty()),
-                metadata,
+                facts,
             }),
             Err(reason) => Outcome::Broken(reason),
         }

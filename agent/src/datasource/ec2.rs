@@ -4,6 +4,7 @@
 //! required a GET without one is refused, and where they are unknown the attempt fails and costs
 //! nothing.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
@@ -11,9 +12,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::datasource::http::{Answer, Service};
 use crate::datasource::openstack::{LINK_LOCAL_V4, is_instance_id, outcome};
-use crate::datasource::{
-    BrokenReason, Datasource, Found, InstanceMetadata, MAX_USER_DATA_BYTES, Outcome,
-};
+use crate::datasource::{BrokenReason, Datasource, Found, MAX_USER_DATA_BYTES, Outcome};
 
 /// Longer than one probe takes.
 const TOKEN_SECONDS: HeaderValue = HeaderValue::from_static("60");
@@ -23,6 +22,9 @@ const MAX_TOKEN_BYTES: u64 = 1024;
 
 /// Real ids have 10 or 19 characters.
 const MAX_INSTANCE_ID_BYTES: u64 = 1024;
+
+/// A host name has 253 characters at most.
+const MAX_FACT_BYTES: u64 = 1024;
 
 /// The metadata service in its EC2 dialect.
 #[derive(Debug)]
@@ -54,18 +56,34 @@ impl Ec2 {
         if !is_instance_id(&instance_id) {
             return Err(BrokenReason(format!("GET {path}: the answer is no instance id")));
         }
-        let user_data = match service.get("/latest/user-data", headers, MAX_USER_DATA_BYTES).await?
-        {
-            Answer::Data(user_data) if !user_data.is_empty() => Some(user_data),
-            Answer::Data(_) | Answer::NotFound => None,
-        };
+        let user_data =
+            match service.get("/latest/user-data", headers.clone(), MAX_USER_DATA_BYTES).await? {
+                Answer::Data(user_data) if !user_data.is_empty() => Some(user_data),
+                Answer::Data(_) | Answer::NotFound => None,
+            };
         Ok(Some(Found {
             datasource: self.name(),
             instance_id: Some(instance_id),
             user_data,
-            metadata: InstanceMetadata::default(),
+            facts: facts(&service, headers).await?,
         }))
     }
+}
+
+async fn facts(
+    service: &Service,
+    headers: HeaderMap,
+) -> Result<BTreeMap<String, String>, BrokenReason> {
+    let mut facts = BTreeMap::new();
+    for (name, path) in [
+        ("hostname", "/latest/meta-data/hostname"),
+        ("availability_zone", "/latest/meta-data/placement/availability-zone"),
+    ] {
+        if let Answer::Data(value) = service.get(path, headers.clone(), MAX_FACT_BYTES).await? {
+            facts.insert(name.to_owned(), String::from_utf8_lossy(&value).trim().to_owned());
+        }
+    }
+    Ok(facts)
 }
 
 async fn token_header(service: &Service) -> HeaderMap {

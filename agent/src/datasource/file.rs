@@ -1,14 +1,13 @@
 //! A file that was named: `--user-data FILE`.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
-use crate::datasource::{
-    BrokenReason, Datasource, Found, InstanceMetadata, MAX_USER_DATA_BYTES, Outcome,
-};
+use crate::datasource::{BrokenReason, Datasource, Found, MAX_USER_DATA_BYTES, Outcome};
 
 /// User data in a file. A file that is not there is broken, not absent: somebody named it.
 #[derive(Debug)]
@@ -36,7 +35,7 @@ impl Datasource for UserDataFile {
                 datasource: self.name(),
                 instance_id: None,
                 user_data: Some(user_data),
-                metadata: InstanceMetadata::default(),
+                facts: BTreeMap::new(),
             }),
             Ok(Err(error)) => broken(&self.path, &error.to_string()),
             Err(_) => broken(&self.path, "reading was interrupted"),

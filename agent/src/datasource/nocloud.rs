@@ -1,12 +1,13 @@
 //! NoCloud: a drive labelled `cidata` with `user-data` and `meta-data` in its root, as cloud-init
 //! reads it and as virtualisation tools without a metadata service make it.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 
 use crate::datasource::drive::{Drive, Wanted};
 use crate::datasource::{
-    BrokenReason, Datasource, Found, InstanceMetadata, MAX_METADATA_BYTES, MAX_USER_DATA_BYTES,
-    Outcome,
+    BrokenReason, Datasource, Found, MAX_METADATA_BYTES, MAX_USER_DATA_BYTES, Outcome,
 };
 use crate::error;
 
@@ -52,12 +53,20 @@ impl Datasource for NoCloud {
             datasource: self.name(),
             instance_id: value_of(&metadata, "instance-id"),
             user_data: user_data.filter(|bytes| !bytes.is_empty()),
-            metadata: InstanceMetadata {
-                name: value_of(&metadata, "local-hostname"),
-                ..InstanceMetadata::default()
-            },
+            facts: facts(&metadata),
         })
     }
+}
+
+/// The instance has no name besides its host name.
+fn facts(metadata: &str) -> BTreeMap<String, String> {
+    let known = [
+        ("name", "local-hostname"),
+        ("hostname", "local-hostname"),
+        ("availability_zone", "availability-zone"),
+    ];
+    let known = known.into_iter();
+    known.filter_map(|(name, key)| Some((name.to_owned(), value_of(metadata, key)?))).collect()
 }
 
 /// One value of `meta-data`, which is YAML by its specification and `key: value` lines or JSON in

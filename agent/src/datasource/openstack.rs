@@ -15,8 +15,7 @@ use serde::Deserialize;
 
 use crate::datasource::http::{Answer, Service};
 use crate::datasource::{
-    BrokenReason, Datasource, Found, InstanceMetadata, MAX_METADATA_BYTES, MAX_USER_DATA_BYTES,
-    Outcome,
+    BrokenReason, Datasource, Found, MAX_METADATA_BYTES, MAX_USER_DATA_BYTES, Outcome,
 };
 
 pub(crate) const LINK_LOCAL_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
@@ -57,14 +56,14 @@ impl OpenStack {
         else {
             return Ok(None);
         };
-        let (instance_id, metadata) = parse_metadata(&metadata)?;
+        let (instance_id, facts) = parse_metadata(&metadata)?;
         let path = "/openstack/latest/user_data";
         let user_data = match service.get(path, HeaderMap::new(), MAX_USER_DATA_BYTES).await? {
             Answer::Data(user_data) if !user_data.is_empty() => Some(user_data),
             Answer::Data(_) | Answer::NotFound => None,
         };
         let instance_id = Some(instance_id);
-        Ok(Some(Found { datasource: self.name(), instance_id, user_data, metadata }))
+        Ok(Some(Found { datasource: self.name(), instance_id, user_data, facts }))
     }
 }
 
@@ -139,13 +138,17 @@ fn interfaces() -> Vec<u32> {
 struct MetadataFile {
     uuid: String,
     name: Option<String>,
+    hostname: Option<String>,
+    availability_zone: Option<String>,
     project_id: Option<String>,
     #[serde(default)]
     meta: BTreeMap<String, String>,
 }
 
-/// The instance's id and the rest of `meta_data.json`.
-pub(crate) fn parse_metadata(bytes: &[u8]) -> Result<(String, InstanceMetadata), BrokenReason> {
+/// The instance's id, and the facts in the rest of `meta_data.json`.
+pub(crate) fn parse_metadata(
+    bytes: &[u8],
+) -> Result<(String, BTreeMap<String, String>), BrokenReason> {
     let broken = |why: &str| BrokenReason(format!("meta_data.json {why}"));
     let file: MetadataFile = serde_json::from_slice(bytes).map_err(|error| {
         // The error's own text may quote a value.
@@ -154,9 +157,15 @@ pub(crate) fn parse_metadata(bytes: &[u8]) -> Result<(String, InstanceMetadata),
     if !is_instance_id(&file.uuid) {
         return Err(broken("has no valid uuid"));
     }
-    let metadata =
-        InstanceMetadata { name: file.name, project_id: file.project_id, meta: file.meta };
-    Ok((file.uuid, metadata))
+    let named = [
+        ("name", file.name),
+        ("hostname", file.hostname),
+        ("availability_zone", file.availability_zone),
+        ("project_id", file.project_id),
+    ];
+    let named = named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    let meta = file.meta.into_iter().map(|(key, value)| (format!("meta.{key}"), value));
+    Ok((file.uuid, named.chain(meta).collect()))
 }
 
 /// The id becomes part of a signal's id, a label and a file name.

@@ -52,7 +52,7 @@ fn found(datasource: &'static str, user_data: Option<&str>) -> Outcome {
         datasource,
         instance_id: None,
         user_data: user_data.map(|text| text.as_bytes().to_vec()),
-        metadata: InstanceMetadata::default(),
+        facts: BTreeMap::new(),
     })
 }
 
@@ -162,7 +162,7 @@ async fn the_second_dialect_is_asked_only_where_the_first_is_absent() {
 fn debug_output_has_no_user_data() {
     let mut found = found("file", Some("secret"));
     if let Outcome::Found(found) = &mut found {
-        found.metadata.meta.insert("key".to_owned(), "secret".to_owned());
+        found.facts.insert("meta.key".to_owned(), "secret".to_owned());
     }
     assert!(!format!("{found:?}").contains("secret"));
 }
