@@ -135,6 +135,7 @@ make_image "$image"
 
 relay() { "$programs/heliograph-server" "$@" --server "$server" --token-file "$directory/data/operator.token"; }
 
+: >"$directory/relay.out"
 "$programs/heliograph-server" serve --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 \
     --data-dir "$directory/data" >"$directory/relay.out" 2>"$directory/relay.err" {keep}>&- &
 relay_process=$!
