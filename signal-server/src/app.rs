@@ -5,6 +5,7 @@
 //! what there is, running ones finished within the grace, the store closed last.
 
 mod operator;
+mod sweeping;
 
 use std::future::Future;
 use std::io;
@@ -14,17 +15,16 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::{Notify, watch};
 
 use crate::app::operator::OperatorTokenError;
+use crate::app::sweeping::{sweep, sweep_instances};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, MetadataConfig, PublicUrl, StoreKind};
-use crate::error::chain;
+use crate::config::{Config, MetadataConfig, PublicUrl, StoreConfig};
 use crate::forward::Forwarder;
 use crate::http::edge::{Edge, EdgeLimits};
 use crate::http::heat::Heat;
-use crate::http::listener::{Drained, Service, serve};
+use crate::http::listener::{Drained, Service, Serving, serve};
 use crate::http::metadata::{Gateway, GatewaySettings, listener as metadata_listener};
 use crate::http::permit::{FixedTokens, KeystoneTokens, TokenCheck};
 use crate::http::{admin_router, admin_surface, public_router, public_surface};
@@ -34,13 +34,13 @@ use crate::mailbox::Mailboxes;
 use crate::mailbox::limits::Limits;
 use crate::metrics::{MeteredStore, Metrics};
 use crate::outbound::ClientError;
+use crate::stack::Stacks;
 use crate::store::Store;
 use crate::store::embedded::{EmbeddedStore, OpenError};
+use crate::store::etcd::{EtcdError, EtcdStore};
 use crate::store::memory::MemoryStore;
+use crate::store::sharing::Job;
 use crate::telemetry::LogControl;
-
-/// How often expired records are looked for. What expires has waited for days; a minute more is nothing.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How many connections the admin surface serves at once: a scraper, a load balancer and some people.
 const MAX_ADMIN_CONNECTIONS: usize = 256;
@@ -56,6 +56,7 @@ const MAX_CONNECTIONS: u64 = 100_000;
 pub(crate) struct AppState {
     pub(crate) mailboxes: Mailboxes,
     pub(crate) instances: Instances,
+    pub(crate) stacks: Stacks,
     pub(crate) tokens: Arc<dyn TokenCheck>,
     pub(crate) heat: Option<Heat>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -113,6 +114,7 @@ pub struct Parts {
     shutdown_grace: Duration,
     metadata: Option<MetadataConfig>,
     metadata_listener: Option<TcpListener>,
+    renew: Arc<Notify>,
 }
 
 /// Why a relay could not be built.
@@ -123,6 +125,8 @@ pub enum BuildError {
     CreateDataDir { path: PathBuf, source: io::Error },
     #[error("failed to open the store in {path}")]
     OpenStore { path: PathBuf, source: OpenError },
+    #[error("failed to prepare the calls to etcd")]
+    OpenEtcd { source: EtcdError },
     #[error("failed to prepare the operator's token")]
     OperatorToken { source: OperatorTokenError },
     #[error("failed to prepare the calls to {service}")]
@@ -136,9 +140,12 @@ impl Parts {
         let path = &config.data_dir;
         operator::create_data_dir(path)
             .map_err(|source| BuildError::CreateDataDir { path: path.clone(), source })?;
-        let store: Arc<dyn Store> = match config.store {
-            StoreKind::Memory => Arc::new(MemoryStore::new()),
-            StoreKind::Embedded => Arc::new(
+        let store: Arc<dyn Store> = match &config.store {
+            StoreConfig::Memory => Arc::new(MemoryStore::new()),
+            StoreConfig::Etcd(settings) => Arc::new(
+                EtcdStore::new(settings).map_err(|source| BuildError::OpenEtcd { source })?,
+            ),
+            StoreConfig::Embedded => Arc::new(
                 EmbeddedStore::open(path)
                     .map_err(|source| BuildError::OpenStore { path: path.clone(), source })?,
             ),
@@ -187,6 +194,7 @@ impl Parts {
             shutdown_grace: config.shutdown_grace,
             metadata: config.metadata.clone(),
             metadata_listener: None,
+            renew: Arc::default(),
         })
     }
 
@@ -196,13 +204,21 @@ impl Parts {
         Parts { metadata_listener: Some(listener), ..self }
     }
 
+    /// Told when certificates have to be read anew.
+    #[must_use]
+    pub fn with_renewal(self, renew: Arc<Notify>) -> Parts {
+        Parts { renew, ..self }
+    }
+
     /// The gateway in front of Nova, and its socket.
     fn take_gateway(&mut self, app: &AppState) -> Option<(TcpListener, Arc<Gateway>)> {
         let (config, listener) = (self.metadata.as_ref()?, self.metadata_listener.take()?);
         let settings = GatewaySettings {
             servers: config.nova.clone(),
+            nova_tls: config.nova_tls.clone(),
             secrets: config.secrets.clone(),
             limits: self.edge_limits,
+            tls: config.tls.clone(),
         };
         Some((listener, Gateway::new(settings, app.clone(), public_router(app.clone()))))
     }
@@ -215,6 +231,7 @@ impl Parts {
         let shutdown = Shutdown::new();
         let app = AppState {
             mailboxes: mailboxes.clone(),
+            stacks: Stacks::new(mailboxes.clone(), instances.clone()),
             instances,
             tokens: self.tokens.clone(),
             heat: self.heat.clone(),
@@ -241,14 +258,21 @@ pub async fn run(
     };
     let (app, admin) = parts.states(public_url);
     let shutdown = app.shutdown.clone();
-    let sweeper = tokio::spawn(sweep(app.mailboxes.clone(), app.clock.clone()));
+    let leadership = parts.store.lead(Job::Sweep);
+    let sweeper = sweep(app.mailboxes.clone(), app.clock.clone(), leadership.clone());
+    let sweeper = tokio::spawn(sweeper);
+    let mailboxes = app.mailboxes.clone();
+    let follower = tokio::spawn(async move { mailboxes.follow_others().await });
     let forwarding = app.heat.clone().map(|heat| {
         let shutdown = shutdown.clone();
         tokio::spawn(heat.forwarder.run(async move { shutdown.begun().await }))
     });
     let gateway = parts.take_gateway(&app);
     let retention = parts.metadata.as_ref().map(|metadata| metadata.retention);
-    let instance_sweeper = tokio::spawn(sweep_instances(app.instances.clone(), retention));
+    let stacks = app.stacks.clone();
+    let stack_watcher = tokio::spawn(async move { stacks.watch().await });
+    let instance_sweeper = sweep_instances(app.instances.clone(), retention, leadership);
+    let instance_sweeper = tokio::spawn(instance_sweeper);
 
     let service = |router, surface_of| Service {
         router,
@@ -259,10 +283,12 @@ pub async fn run(
     let (grace, max_connections) = (parts.shutdown_grace, max_connections());
     // The admin surface answers until the other one has stopped: somebody may want to watch.
     let admin_shutdown = Shutdown::new();
-    let admin_serving =
-        serve(admin_listener, admin, MAX_ADMIN_CONNECTIONS, admin_shutdown.clone(), Duration::ZERO);
+    let connections = parts.metrics.http.connections.clone();
+    let plain = |max, grace| Serving::plain(max, connections.clone(), grace);
+    let admin_serving = plain(MAX_ADMIN_CONNECTIONS, Duration::ZERO);
+    let admin_serving = serve(admin_listener, admin, admin_serving, admin_shutdown.clone());
     let serving = async {
-        let public = serve(listener, public, max_connections, shutdown.clone(), grace);
+        let public = serve(listener, public, plain(max_connections, grace), shutdown.clone());
         let stopping = async {
             stop.await;
             tracing::info!("stopping: no new connections, waiting requests are answered");
@@ -270,7 +296,8 @@ pub async fn run(
         };
         let metadata = async {
             if let Some((listener, gateway)) = gateway {
-                metadata_listener::serve(listener, gateway, shutdown.clone(), grace).await;
+                let renew = parts.renew.clone();
+                metadata_listener::serve(listener, gateway, renew, shutdown.clone(), grace).await;
             }
         };
         let (drained, (), ()) = tokio::join!(public, stopping, metadata);
@@ -284,6 +311,8 @@ pub async fn run(
         let _ended = forwarding.await;
     }
     instance_sweeper.abort();
+    follower.abort();
+    stack_watcher.abort();
     match drained {
         Drained::Whole => tracing::info!("stopped: every request was answered"),
         Drained::Cut { n_connections } => {
@@ -303,58 +332,6 @@ fn own_url(listener: &TcpListener) -> io::Result<PublicUrl> {
         );
     }
     Ok(PublicUrl::of_address(address))
-}
-
-/// Removes what nobody came for, now and then.
-async fn sweep(mailboxes: Mailboxes, clock: Arc<dyn Clock>) {
-    let mut ticks = interval(SWEEP_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        loop {
-            match mailboxes.sweep(clock.now()).await {
-                Ok(report) => {
-                    if report.n_signals > 0 || report.n_handles > 0 {
-                        tracing::info!(
-                            n_signals = report.n_signals,
-                            n_handles = report.n_handles,
-                            n_mailboxes = report.n_mailboxes,
-                            n_containers = report.n_containers,
-                            "removed what nobody came for"
-                        );
-                    }
-                    if report.finished_round {
-                        break;
-                    }
-                    tokio::task::yield_now().await;
-                }
-                Err(error) => {
-                    tracing::warn!(error = %chain(&error), "failed to look for expired records");
-                    break;
-                }
-            }
-        }
-    }
-}
-
-/// Forgets instances of which nothing was heard for long, now and then.
-async fn sweep_instances(instances: Instances, retention: Option<Duration>) {
-    let Some(retention) = retention else { return };
-    let mut ticks = interval(SWEEP_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        loop {
-            match instances.sweep(retention).await {
-                Ok((_, true)) => break,
-                Ok((_, false)) => tokio::task::yield_now().await,
-                Err(error) => {
-                    tracing::warn!(error = %chain(&error), "failed to look for old instances");
-                    break;
-                }
-            }
-        }
-    }
 }
 
 /// As many connections as there are files to open. The soft limit is raised to the hard one first: it is
@@ -385,6 +362,7 @@ impl AppState {
             shutdown_grace: Duration::ZERO,
             metadata: None,
             metadata_listener: None,
+            renew: Arc::default(),
         };
         parts.states(PublicUrl::of_address(([127, 0, 0, 1], 80).into())).0
     }

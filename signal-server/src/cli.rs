@@ -2,9 +2,12 @@
 
 mod handle;
 mod instance;
+mod migrate;
 mod output;
+mod poll;
 mod serve;
 mod signal;
+mod stack;
 mod wait;
 mod watch;
 
@@ -56,6 +59,8 @@ pub struct Cli {
 enum Command {
     /// Run the relay
     Serve(Box<ServeArgs>),
+    /// Move everything from one store to another; no relay may run on either
+    Migrate(migrate::MigrateArgs),
     /// Make, show, list and delete handles
     #[command(subcommand)]
     Handle(handle::HandleCommand),
@@ -67,12 +72,20 @@ enum Command {
     Watch(watch::WatchArgs),
     /// Signal a handle
     Signal(signal::SignalArgs),
+    /// Say who has signalled a stack of Heat's, and who has not
+    #[command(after_help = STACK_EXIT_CODES)]
+    Stack(stack::StackArgs),
 }
 
 const EXIT_CODES: &str = "Exit codes:
   0  complete
   1  failed: a FAILURE was signalled
   2  timed out: still pending, or expired
+  3  could not ask";
+
+const STACK_EXIT_CODES: &str = "Exit codes:
+  0  nobody is missing
+  2  somebody who is expected has not signalled
   3  could not ask";
 
 /// The relay to ask, and how to answer.
@@ -134,10 +147,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     };
     match cli.command {
         Command::Serve(args) => serve::serve(&args),
+        Command::Migrate(args) => migrate::migrate(&args),
         Command::Handle(command) => output::block_on(command.output(), handle::handle(&command)),
         Command::Wait(args) => output::block_on(args.connection.output(), wait::wait(&args)),
         Command::Watch(args) => output::block_on(args.connection.output(), watch::watch(&args)),
         Command::Signal(args) => output::block_on(args.connection.output(), signal::signal(&args)),
+        Command::Stack(args) => output::block_on(args.connection.output(), stack::stack(&args)),
     }
 }
 

@@ -20,6 +20,7 @@ use crate::client::events::EventReader;
 use crate::config::Secret;
 use crate::instance::InstanceId;
 use crate::instance::view::InstanceView;
+use crate::stack::view::StackView;
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -186,6 +187,15 @@ impl Client {
             url.query_pairs_mut().append_pair("version", &version.to_string());
         }
         self.ask(self.request(Method::GET, url), wait + ANSWER_TIMEOUT).await
+    }
+
+    /// Who has signalled a stack of Heat's.
+    pub(crate) async fn stack(&self, id: &str) -> Result<StackView, ClientError> {
+        let mut url = self.server.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(["api", "v1", "stacks", id]);
+        }
+        self.ask(self.request(Method::GET, url), ANSWER_TIMEOUT).await
     }
 
     pub(crate) async fn delete(&self, id: &HandleId) -> Result<(), ClientError> {

@@ -7,6 +7,7 @@
 mod cloud;
 mod file;
 mod metadata;
+mod store;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +17,6 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use signal_protocol::path::{AccountName, PathError};
 use url::Url;
@@ -25,10 +25,14 @@ pub use crate::config::cloud::CloudArgs;
 use crate::config::cloud::{PASSWORD_VARIABLE, resolve_heat, resolve_keystone};
 use crate::config::file::FileConfig;
 pub use crate::config::metadata::MetadataConfig;
+pub use crate::config::store::{StoreConfig, StoreKind};
+pub(crate) use crate::config::store::store_named;
+use crate::config::store::resolve_store;
 use crate::duration::parse_duration;
 use crate::forward::upstream::HeatSettings;
 use crate::keystone::KeystoneSettings;
 use crate::telemetry::{LogFilter, LogFormat};
+use crate::tls::TlsError;
 
 /// Where the surfaces for instances and orchestrators listen unless told otherwise: loopback, so that
 /// nobody serves signals to a network without having said so.
@@ -81,8 +85,8 @@ pub struct ServeArgs {
     #[arg(long, env = "HELIOGRAPH_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<PublicUrl>,
 
-    /// Where signals are kept
-    #[arg(long, env = "HELIOGRAPH_STORE", value_name = "KIND")]
+    /// Where signals are kept: embedded, memory, or etcd://HOST:PORT,HOST:PORT
+    #[arg(long, env = "HELIOGRAPH_STORE", value_name = "STORE")]
     pub store: Option<StoreKind>,
 
     /// What is logged: a level, or levels and target=level separated by commas
@@ -113,17 +117,6 @@ pub struct ServeArgs {
     pub check_config: bool,
 }
 
-/// Where signals are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StoreKind {
-    /// In the data directory, synced before a signal is acknowledged.
-    #[default]
-    Embedded,
-    /// In memory: gone with the process. For tests only.
-    Memory,
-}
-
 /// The URL under which instances reach the relay, without a slash at its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -144,6 +137,12 @@ impl PublicUrl {
 
     pub(crate) fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Host and port, as a client writes them into the header `Host`.
+    pub(crate) fn host(&self) -> Option<&str> {
+        let (_, rest) = self.0.split_once("://")?;
+        rest.split('/').next()
     }
 }
 
@@ -184,7 +183,7 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     pub data_dir: PathBuf,
     pub public_url: Option<PublicUrl>,
-    pub store: StoreKind,
+    pub store: StoreConfig,
     pub log_level: LogFilter,
     pub log_format: LogFormat,
     pub shutdown_grace: Duration,
@@ -246,8 +245,16 @@ pub enum ConfigError {
     RepeatedToken { path: PathBuf },
     #[error("the secret in {path} is empty, has more than one line, or more than 1024 bytes")]
     BadSecret { path: PathBuf },
-    #[error("\"{url}\" is not http://HOST:PORT")]
+    #[error("\"{url}\" is not http://HOST:PORT or https://HOST:PORT")]
     BadNovaUrl { url: String },
+    #[error("metadata.tls cannot be used")]
+    Tls { source: Box<TlsError> },
+    #[error("metadata.nova_ca_file cannot be used")]
+    NovaCa { source: Box<TlsError> },
+    #[error("\"{endpoint}\" in store.etcd.endpoints is not HOST:PORT")]
+    BadEtcdEndpoint { endpoint: String },
+    #[error("failed to read the certificate or key {path}")]
+    ReadPem { path: PathBuf, source: io::Error },
     #[error("{key} is empty")]
     Empty { key: &'static str },
     #[error("{key} is not set")]
@@ -287,7 +294,7 @@ impl Config {
                 .unwrap_or(address(DEFAULT_ADMIN_LISTEN)),
             data_dir: args.data_dir.or(file.data_dir).unwrap_or(DEFAULT_DATA_DIR.into()),
             public_url: args.public_url.or(file.public_url),
-            store: args.store.or(file.store).unwrap_or_default(),
+            store: resolve_store(args.store.as_ref(), file.store.as_ref())?,
             log_level: args.log_level.or(file.log_level).unwrap_or_default(),
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             shutdown_grace: args

@@ -16,6 +16,10 @@
 //!
 //! **In order, for each resource.** See `queue`.
 //!
+//! **By one relay at a time.** Of several relays on one store all take signals, and one sends them; all know
+//! what waits, from the store, so that each can say when there is no more room, and any can go on where the
+//! sender died. How often a signal was tried is known to its sender only.
+//!
 //! **No open proxy.** The addresses of heat-api and heat-api-cfn come from the configuration; from the
 //! request come the names of one stack and one resource, parsed and put together anew, or the very path
 //! whose signature Keystone has found good.
@@ -143,6 +147,8 @@ struct State {
     /// The store may hold entries that the queue does not: at the start, and after a commit whose reply was
     /// lost.
     must_scan: bool,
+    /// The queue may hold entries that the store does not, as another relay may be done with them.
+    must_forget: bool,
 }
 
 impl Forwarder {
@@ -156,7 +162,12 @@ impl Forwarder {
         metrics: ForwardMetrics,
     ) -> Result<Forwarder, ClientError> {
         let upstream = Upstream::new(settings, keystone)?;
-        let state = State { queue: Queue::default(), last_number: 0, must_scan: true };
+        let state = State {
+            queue: Queue::default(),
+            last_number: 0,
+            must_scan: true,
+            must_forget: false,
+        };
         let shared = Shared {
             store,
             clock,

@@ -8,15 +8,19 @@
 //! Read the modules in the order in which they are declared.
 
 pub mod clock;
+pub mod migrate;
 pub mod store;
 
 pub mod mailbox;
 
 pub mod instance;
 
+mod stack;
+
 pub mod forward;
 pub mod keystone;
 pub mod outbound;
+pub mod tls;
 
 pub mod app;
 pub mod config;

@@ -36,6 +36,7 @@ mod handle;
 mod listing;
 mod object;
 mod plain;
+mod stack;
 
 mod append;
 mod queue;
@@ -43,6 +44,7 @@ mod remove;
 mod sweep;
 mod wake;
 
+mod decoded;
 mod key;
 mod record;
 
@@ -58,9 +60,11 @@ use signal_protocol::handle::{HandleId, HandleState};
 use signal_protocol::path::{AccountName, ContainerName, ObjectName};
 
 use crate::clock::Clock;
+use crate::mailbox::decoded::DecodedRecords;
 use crate::mailbox::error::MailboxError;
 use crate::mailbox::limits::Limits;
 use crate::mailbox::queue::Queues;
+use crate::mailbox::record::{AccountRecord, ContainerRecord};
 use crate::mailbox::sweep::SweepCursor;
 use crate::mailbox::wake::Wakers;
 use crate::store::Store;
@@ -77,6 +81,8 @@ struct Shared {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     limits: Limits,
+    accounts: DecodedRecords<AccountRecord>,
+    containers: DecodedRecords<ContainerRecord>,
     queues: Queues,
     wakers: Wakers,
     sweep_cursor: SweepCursor,
@@ -149,6 +155,8 @@ pub struct ContainerUpdate {
     /// Swift's `X-Versions-Location`. Kept and shown, without effect.
     pub versions_location: Option<String>,
     pub keys: KeyUpdate,
+    /// Who is expected to signal: ids, or what they begin with before a slash.
+    pub expected: Option<Vec<String>>,
 }
 
 /// A container as Swift shows it.
@@ -156,10 +164,44 @@ pub struct ContainerUpdate {
 pub struct Container {
     pub versions_location: Option<String>,
     pub keys: SigningKeys,
+    /// Who is expected to signal.
+    pub expected: Vec<String>,
     /// Pending signals and plain objects.
     pub n_objects: u64,
     pub n_bytes: u64,
     pub created_at: Timestamp,
+}
+
+/// What is known of the signals of one stack: of all handles in the container that Heat named after it.
+/// It stays when the signals themselves have been read and removed, until the container goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StackRecord {
+    pub created_at: Timestamp,
+    pub handles: Vec<StackHandle>,
+    /// Who is expected to signal, in the order in which it was said.
+    pub expected: Vec<String>,
+}
+
+/// One handle of a stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StackHandle {
+    /// The name of its object.
+    pub name: String,
+    pub created_at: Timestamp,
+    /// Signals that were stored, repeated ones not counted.
+    pub n_received: u64,
+    /// Those that nobody has read and removed.
+    pub n_pending: u64,
+    /// Those with an id, in the order in which they came; of one id, the last.
+    pub senders: Vec<Sender>,
+}
+
+/// An id that has signalled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sender {
+    /// The id, or its beginning if it is long.
+    pub id: String,
+    pub received_at: Timestamp,
 }
 
 /// One line of the listing of an account.

@@ -16,7 +16,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
-use crate::store::{Batch, CommitError, Key, Store, StoreError};
+use crate::store::sharing::{Changes, Job, Leadership};
+use crate::store::{Batch, CommitError, Key, KeyKind, Store, StoreError};
 
 /// Declares an area: its struct, and how it registers, with the doc comments as help texts.
 macro_rules! area {
@@ -253,6 +254,14 @@ impl Store for MeteredStore {
 
     async fn ready(&self) -> Result<(), StoreError> {
         self.inner.ready().await
+    }
+
+    fn changes(&self, kind: KeyKind) -> Changes {
+        self.inner.changes(kind)
+    }
+
+    fn lead(&self, job: Job) -> Leadership {
+        self.inner.lead(job)
     }
 }
 

@@ -168,6 +168,9 @@ pub(crate) async fn read_answer(mut response: Response) -> Result<Bytes, AnswerE
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
 
     fn check(text: &str, expect: Option<&str>) {
@@ -193,6 +196,37 @@ mod tests {
             let url: ServiceUrl = text.parse().expect("a URL");
             assert_eq!(url.with_version("v3").to_string(), "http://k/identity/v3");
         }
+    }
+
+    /// A server that promises to keep each connection, and resets it as soon as it has answered. A client
+    /// that kept one would now and then write into what is gone.
+    #[tokio::test]
+    async fn no_call_is_made_on_a_connection_that_was_used_before() {
+        const N_CALLS: usize = 50;
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let server = tokio::spawn(async move {
+            for _ in 0..N_CALLS {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                let mut request = [0; 4096];
+                let n_bytes = stream.read(&mut request).await.expect("a request");
+                assert!(request[..n_bytes].ends_with(b"\r\n\r\n"));
+                let answer =
+                    b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok";
+                stream.write_all(answer).await.expect("it is read");
+                // What is read after this is answered with a reset.
+                drop(stream);
+            }
+        });
+        let url: ServiceUrl = format!("http://{address}").parse().expect("a URL");
+        let client = client([&url], None, Duration::from_secs(30)).expect("a client");
+        for _ in 0..N_CALLS {
+            let response =
+                client.get(url.join("/").expect("a path")).send().await.expect("an answer");
+            assert_eq!(read_answer(response).await.expect("a body"), "ok");
+        }
+        server.await.expect("as many connections as calls");
     }
 
     #[test]

@@ -10,14 +10,18 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod embedded;
+pub mod etcd;
 pub mod faulty;
 pub mod memory;
+pub mod sharing;
 
 use std::fmt::{self, Debug};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use thiserror::Error;
+
+use crate::store::sharing::{Changes, Job, Leadership};
 
 /// Most expectations, and most operations, that one [`Batch`] may hold.
 ///
@@ -147,6 +151,11 @@ impl Key {
     /// The whole key.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// The whole key, for a backend that keeps it.
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        self.0.clone()
     }
 
     /// What follows `prefix` in this key.
@@ -401,4 +410,16 @@ pub trait Store: Send + Sync + Debug {
 
     /// Whether a commit would be taken at present. Does not write.
     async fn ready(&self) -> Result<(), StoreError>;
+
+    /// Tells of changes of records of `kind` from now on, those of other processes included. To be called
+    /// inside a runtime. A store that has one process for itself tells nothing.
+    fn changes(&self, _kind: KeyKind) -> Changes {
+        Changes::none()
+    }
+
+    /// Takes part in the choice of who does `job`, until the answer is dropped. To be called inside a
+    /// runtime. A store that has one process for itself always chooses that.
+    fn lead(&self, _job: Job) -> Leadership {
+        Leadership::always()
+    }
 }

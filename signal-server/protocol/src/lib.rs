@@ -5,7 +5,8 @@
 //!
 //! Reading order: [`signal`] is the document that travels, [`handle`] is what a list of signals
 //! means, [`path`] and [`tempurl`] say where a signal goes and who may send it there, [`frame`] is
-//! how it crosses the metadata path of an isolated network, [`message`] what an instance says there.
+//! how it crosses the metadata path of an isolated network, [`message`] what an instance says there,
+//! [`console`] what it wrote where it reaches nothing.
 
 pub mod signal;
 
@@ -18,5 +19,7 @@ pub mod tempurl;
 pub mod frame;
 
 pub mod message;
+
+pub mod console;
 
 mod percent;

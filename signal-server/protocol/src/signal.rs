@@ -144,6 +144,37 @@ impl Signal {
         // A map with string keys and checked JSON inside cannot fail to serialise.
         serde_json::to_string(self).unwrap_or_default()
     }
+
+    /// The signal in `body` in the other one of the two spellings. Nothing for what is no signal, or has no
+    /// id: Heat counts that each time it arrives.
+    #[must_use]
+    pub fn respelled(body: &[u8]) -> Option<String> {
+        let signal = Signal::parse(body).ok()?;
+        let id = signal.id.as_deref()?;
+        let Members(members) = serde_json::from_slice(body).ok()?;
+        let (first, _) = members.first()?;
+        if CLOUD_FORMATION.index(first).is_some() {
+            return Some(signal.to_json());
+        }
+        let values = CloudFormation {
+            status: signal.status,
+            reason: signal.reason.as_deref().unwrap_or_default(),
+            id,
+            data: signal.data.as_deref(),
+        };
+        serde_json::to_string(&values).ok()
+    }
+}
+
+/// A signal in CloudFormation's spelling, which has all keys.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct CloudFormation<'a> {
+    status: Status,
+    reason: &'a str,
+    #[serde(rename = "UniqueId")]
+    id: &'a str,
+    data: Option<&'a RawValue>,
 }
 
 /// The names of the four members, in the order status, reason, id, data.
@@ -373,6 +404,29 @@ mod tests {
         };
         assert!(Signal::parse(body_of(MAX_SIGNAL_BYTES).as_bytes()).is_ok());
         check(body_of(MAX_SIGNAL_BYTES + 1).as_bytes(), "signal_too_large");
+    }
+
+    #[test]
+    fn a_signal_with_an_id_has_another_spelling() {
+        for (body, expect) in [
+            (
+                r#"{"id":7,"data":{"a":1.50}}"#,
+                Some(r#"{"Status":"SUCCESS","Reason":"","UniqueId":"7","Data":{"a":1.50}}"#),
+            ),
+            (
+                r#"{"status":"FAILURE","reason":"r","id":"1"}"#,
+                Some(r#"{"Status":"FAILURE","Reason":"r","UniqueId":"1","Data":null}"#),
+            ),
+            (
+                r#"{"Status":"FAILURE","Reason":"r","UniqueId":"1","Data":"d"}"#,
+                Some(r#"{"status":"FAILURE","reason":"r","id":"1","data":"d"}"#),
+            ),
+            (r#"{"status":"SUCCESS"}"#, None),
+            (r#"{"deploy_status_code":0}"#, None),
+            ("", None),
+        ] {
+            assert_eq!(Signal::respelled(body.as_bytes()).as_deref(), expect, "{body}");
+        }
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 
 use crate::app::{BuildError, Parts, run};
 use crate::cli::Exit;
@@ -50,11 +52,14 @@ fn try_serve(args: &ServeArgs) -> Result<(), ServeError> {
     runtime.block_on(async {
         let parts = Parts::build(&config, log).map_err(|source| ServeError::Build { source })?;
         let stop = stop_signal()?;
-        let listener = bind("public", config.listen).await?;
-        let admin_listener = bind("admin", config.admin_listen).await?;
+        let parts = parts.with_renewal(renewal_signal()?);
+        let listener = bind("public", "http", config.listen).await?;
+        let admin_listener = bind("admin", "http", config.admin_listen).await?;
         let parts = match &config.metadata {
             Some(metadata) => {
-                parts.with_metadata_listener(bind("metadata", metadata.listen).await?)
+                let scheme = if metadata.tls.is_some() { "https" } else { "http" };
+                let listener = bind("metadata", scheme, metadata.listen).await?;
+                parts.with_metadata_listener(listener)
             }
             None => parts,
         };
@@ -65,12 +70,26 @@ fn try_serve(args: &ServeArgs) -> Result<(), ServeError> {
 }
 
 /// Binds, and prints where: a script that gave port 0 reads it.
-async fn bind(surface: &str, address: SocketAddr) -> Result<TcpListener, ServeError> {
+async fn bind(surface: &str, scheme: &str, address: SocketAddr) -> Result<TcpListener, ServeError> {
     let failed = |source| ServeError::Bind { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
-    line(&mut io::stdout(), &format!("listening {surface} http://{bound}"));
+    line(&mut io::stdout(), &format!("listening {surface} {scheme}://{bound}"));
     Ok(listener)
+}
+
+/// Told when the process gets a `SIGHUP`.
+fn renewal_signal() -> Result<Arc<Notify>, ServeError> {
+    let mut hangup = signal(SignalKind::hangup())
+        .map_err(|source| ServeError::Run { step: "listen for signals", source })?;
+    let renew = Arc::new(Notify::new());
+    let told = renew.clone();
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            told.notify_one();
+        }
+    });
+    Ok(renew)
 }
 
 /// Returns when somebody wants the relay to stop.

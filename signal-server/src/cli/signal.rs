@@ -1,5 +1,8 @@
-//! `signal`: what an instance does with curl, with retries and an id.
+//! `signal`: what an instance does with curl, with retries and an id; or what it wrote on its console.
 
+mod console;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -10,8 +13,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::cli::output::Failure;
 use crate::cli::{ConnectionArgs, Exit, StatusArg, positive_duration};
-use crate::client::HandleRef;
 use crate::client::backoff::Backoff;
+use crate::client::{Client, HandleRef};
 
 #[derive(Debug, Args)]
 pub(crate) struct SignalArgs {
@@ -35,6 +38,10 @@ pub(crate) struct SignalArgs {
     #[arg(long, value_name = "JSON")]
     data: Option<String>,
 
+    /// Send the results that this console log of an instance has in it; `-` is standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["status", "reason", "id", "data"])]
+    from_console: Option<PathBuf>,
+
     /// How long to try
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = positive_duration)]
     timeout: Duration,
@@ -44,17 +51,33 @@ pub(crate) struct SignalArgs {
 }
 
 pub(crate) async fn signal(args: &SignalArgs) -> Result<Exit, Failure> {
-    let signal = build(args)?;
+    let signals = match &args.from_console {
+        Some(path) => console::results(path)?,
+        None => vec![build(args)?],
+    };
     let client = args.connection.client(Some(&args.handle))?;
     let deadline = Instant::now() + args.timeout;
+    for signal in &signals {
+        deliver(args, &client, signal, deadline).await?;
+    }
+    Ok(Exit::Success)
+}
+
+/// Tries until the relay has it, or the time is over.
+async fn deliver(
+    args: &SignalArgs,
+    client: &Client,
+    signal: &Signal,
+    deadline: Instant,
+) -> Result<(), Failure> {
     let mut backoff = Backoff::default();
     loop {
-        let error = match client.signal(&args.handle, &signal).await {
+        let error = match client.signal(&args.handle, signal).await {
             Ok(answer) => {
                 let outcome = answer.map(|answer| answer.outcome);
                 let value = json!({ "id": signal.id, "outcome": outcome });
                 args.connection.output().answer(&value, "acknowledged");
-                return Ok(Exit::Success);
+                return Ok(());
             }
             Err(error) => error,
         };

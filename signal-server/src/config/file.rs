@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::cloud::{HeatSection, KeystoneSection};
 use crate::config::metadata::MetadataSection;
-use crate::config::{ConfigError, PublicUrl, StoreKind};
+use crate::config::store::StoreSection;
+use crate::config::{ConfigError, PublicUrl};
 use crate::duration::DurationText;
 use crate::telemetry::{LogFilter, LogFormat};
 
@@ -20,7 +21,7 @@ pub(crate) struct FileConfig {
     pub(crate) admin_listen: Option<SocketAddr>,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) public_url: Option<PublicUrl>,
-    pub(crate) store: Option<StoreKind>,
+    pub(crate) store: Option<StoreSection>,
     pub(crate) log_level: Option<LogFilter>,
     pub(crate) log_format: Option<LogFormat>,
     pub(crate) shutdown_grace: Option<DurationText>,

@@ -70,8 +70,8 @@ fn an_error_in_the_file_names_line_column_and_key() {
         &[],
         "\n  store = 'etched'",
         anything,
-        "DIR/relay.toml, line 2, column 11, key store: unknown variant `etched`, expected \
-         `embedded` or `memory`",
+        "DIR/relay.toml, line 2, column 11, key store: unknown variant `etched`, expected one \
+         of …",
     );
     check(
         &[],
@@ -144,6 +144,10 @@ token_file = '/dev/null'
 listen = '127.0.0.1:1'
 nova_urls = ['http://127.0.0.1:2']
 secret_files = ['/dev/null']
+
+[metadata.tls]
+certificate_file = '/dev/null'
+key_file = '/dev/null'
 
 [keystone]
 

@@ -219,6 +219,35 @@ impl Queue {
         }
     }
 
+    /// Somebody else is done with a signal. One that is being sent stays: its sender will find out.
+    pub(crate) fn forget(&mut self, id: ForwardId) {
+        let Some(target) = self.places.get(&id).cloned() else {
+            return;
+        };
+        let Some(lane) = self.lanes.get_mut(&target) else {
+            return;
+        };
+        let Some(index) = lane.waiting.iter().position(|waiting| waiting.id == id) else {
+            return;
+        };
+        let is_being_sent = index == 0 && lane.due_at.is_none();
+        if is_being_sent {
+            return;
+        }
+        if let Some(done) = lane.waiting.remove(index) {
+            self.n_bytes = self.n_bytes.saturating_sub(done.n_bytes);
+        }
+        self.places.remove(&id);
+        if lane.waiting.is_empty() {
+            self.lanes.remove(&target);
+        }
+    }
+
+    /// All that wait.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ForwardId> {
+        self.places.keys().copied()
+    }
+
     pub(crate) fn get(&self, id: ForwardId) -> Option<&Waiting> {
         let lane = self.lanes.get(self.places.get(&id)?)?;
         lane.waiting.iter().find(|waiting| waiting.id == id)
@@ -351,5 +380,26 @@ mod tests {
             assert_eq!(queue.reserve(&target(&number.to_string()), 0), Ok(()));
         }
         assert_eq!(queue.reserve(&target("b"), 0), Err(QueueFull));
+    }
+
+    #[test]
+    fn what_somebody_else_has_done_is_forgotten_unless_it_is_being_sent() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        for number in [1, 2, 3] {
+            add(&mut queue, "r", number, now);
+        }
+        queue.forget(id(2));
+        queue.forget(id(9));
+        assert_eq!(queue.len(), 2);
+        assert_eq!(take(&mut queue, now), Some(1));
+        queue.forget(id(1));
+        assert_eq!(queue.len(), 2);
+        queue.finish(&target("r"), now);
+        assert_eq!(queue.ids().collect::<Vec<_>>(), [id(3)]);
+        queue.forget(id(3));
+        assert_eq!((queue.len(), take(&mut queue, now)), (0, None));
+        add(&mut queue, "r", 4, now);
+        assert_eq!(take(&mut queue, now), Some(4));
     }
 }

@@ -1,3 +1,5 @@
+mod sharing;
+
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -76,13 +78,17 @@ impl Stage {
     }
 
     async fn accept_signed(&self) -> ForwardId {
+        self.accept_signed_with("{}").await
+    }
+
+    async fn accept_signed_with(&self, body: &str) -> ForwardId {
         let signed = SignedRequest {
             method: "PUT".to_owned(),
             host: "relay.example.com:8090".to_owned(),
             path_and_query: secret(SIGNED).into(),
         };
         let token = secret("exchanged").into();
-        self.accept_route("r", "{}", Route::Cfn { signed, project: "q".to_owned(), token }).await
+        self.accept_route("r", body, Route::Cfn { signed, project: "q".to_owned(), token }).await
     }
 
     async fn accept_route(&self, resource: &str, body: &str, route: Route) -> ForwardId {
@@ -324,6 +330,23 @@ async fn a_cfn_that_refuses_a_verified_signature_is_gone_round() {
     assert_eq!(received[1].path_and_query, "/heat-api/v1/q/stacks/s/i/resources/r/signal");
     assert_eq!(received[1].header("x-auth-token"), Some("exchanged"));
     assert_eq!(received[1].body, "{}");
+}
+
+#[tokio::test]
+async fn what_goes_round_goes_in_both_spellings() {
+    let (heat, cfn) = (
+        r#"{"status":"SUCCESS","id":"1"}"#,
+        r#"{"Status":"SUCCESS","Reason":"","UniqueId":"1","Data":null}"#,
+    );
+    let mut stage = Stage::set().await;
+    // The second spelling is not taken at first: both are sent again.
+    stage.heat.answer(&[403, 200, 503, 403]);
+    let id = stage.accept_signed_with(heat).await;
+    stage.run();
+    assert_eq!(stage.end(id).await.state, ForwardState::Delivered);
+    let bodies: Vec<String> =
+        stage.heat.received().into_iter().map(|received| received.body).collect();
+    assert_eq!(bodies, [heat, heat, cfn, heat, heat, cfn]);
 }
 
 #[tokio::test]

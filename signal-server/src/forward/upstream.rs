@@ -5,6 +5,12 @@
 //! | heat | `POST` to heat-api with the sender's token, and the relay's own as `X-Service-Token`: the service then takes a token that has expired since, which is what Keystone has this for |
 //! | cfn | the request as it was signed, `Host` included, to heat-api-cfn; if that refuses the signature, `POST` to heat-api with the token that Keystone gave for it |
 //!
+//! heat-api says 200 to a wait condition's signal in either spelling, and Heat then drops the one that the
+//! handle does not take: `OS::Heat` handles take `status`, CloudFormation's take `Status`. Nothing in the
+//! request tells which it is; tools for CloudFormation send the one to both, and an agent sends the other.
+//! heat-api-cfn asks its engine and is silent over the wrong one. So what goes to heat-api in heat-api-cfn's
+//! place goes there in both spellings, with the same id.
+//!
 //! The second try of a CFN signal is not a guess: the relay has verified the signature at Keystone before
 //! it took the signal, while a heat-api-cfn from before November 2025 is refused by any Keystone that has
 //! the fix of OSSA-2025-002, whatever the signature.
@@ -27,6 +33,7 @@ use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
+use signal_protocol::signal::Signal;
 
 use crate::config::Secret;
 use crate::forward::queue::Suspect;
@@ -112,7 +119,14 @@ impl Upstream {
                         return answer.attempt("heat-api-cfn");
                     }
                 }
-                self.signal_heat(&entry.target, project, token.secret(), body).await
+                let target = &entry.target;
+                let attempt = self.signal_heat(target, project, token.secret(), body).await;
+                match (&attempt, other_spelling(signed, body)) {
+                    (Attempt::Delivered(_), Some(other)) => {
+                        self.signal_heat(target, project, token.secret(), &other).await
+                    }
+                    _ => attempt,
+                }
             }
         }
     }
@@ -164,6 +178,13 @@ impl Upstream {
         let request = self.client.request(method, url).header(HOST, &signed.host);
         exchange(request.body(body.clone())).await
     }
+}
+
+/// The other spelling of what is meant for a wait condition.
+fn other_spelling(signed: &SignedRequest, body: &Bytes) -> Option<Bytes> {
+    let path_and_query = signed.path_and_query.secret().expose();
+    let is_for_wait_condition = path_and_query.starts_with("/v1/waitcondition/");
+    is_for_wait_condition.then(|| Signal::respelled(body).map(Bytes::from))?
 }
 
 fn with_secret(request: RequestBuilder, name: HeaderName, secret: &Secret) -> RequestBuilder {

@@ -3,7 +3,10 @@
 //! It begins by reading what a former process left behind. Then it sends what is due, a bounded number at
 //! a time, writes down each end, and removes records that are old. When it is told to stop it waits a
 //! little for what is under way; what is cut is sent again after the next start.
+//!
+//! While another relay on the same store does this, it only keeps its queue as the store has it.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::time::Duration;
 
@@ -19,6 +22,7 @@ use crate::forward::target::Target;
 use crate::forward::upstream::Attempt;
 use crate::forward::{ForwardError, Forwarder, RETENTION, Shared, expiry, later, parse};
 use crate::metrics::EndLabels;
+use crate::store::sharing::{Change, Job};
 use crate::store::{Batch, CommitError, Expect, Key, KeyKind};
 
 /// How many signals are sent at once: as many as a small heat-api has workers, twice over.
@@ -46,24 +50,34 @@ impl Forwarder {
         let mut stop = std::pin::pin!(stop);
         let mut deliveries = JoinSet::new();
         let mut next_tick = Instant::now();
+        let mut changes = self.shared.store.changes(KeyKind::Forward);
+        let mut leadership = self.shared.store.lead(Job::Forward);
         loop {
             let now = Instant::now();
+            let is_sender = leadership.is_held();
             if now >= next_tick {
-                next_tick = now + self.shared.tick().await;
+                next_tick = now + self.shared.tick(is_sender).await;
             }
-            while deliveries.len() < MAX_DELIVERIES
+            while is_sender
+                && deliveries.len() < MAX_DELIVERIES
                 && let Some((target, waiting)) = self.shared.take_due()
             {
                 let shared = self.shared.clone();
                 deliveries.spawn(async move { shared.deliver(&target, waiting).await });
             }
-            let is_full = deliveries.len() >= MAX_DELIVERIES;
-            let next_due = self.shared.next_due().filter(|_| !is_full).unwrap_or(next_tick);
+            let may_send = is_sender && deliveries.len() < MAX_DELIVERIES;
+            let next_due = self.shared.next_due().filter(|_| may_send).unwrap_or(next_tick);
             tokio::select! {
                 () = &mut stop => break,
                 () = sleep_until(next_due.min(next_tick)) => {}
                 () = self.shared.wake.notified() => {}
                 Some(_delivered) = deliveries.join_next() => {}
+                change = changes.next() => {
+                    if self.shared.follow(change) {
+                        next_tick = Instant::now();
+                    }
+                }
+                () = leadership.becomes(!is_sender) => next_tick = Instant::now(),
             }
         }
         let draining = async { while deliveries.join_next().await.is_some() {} };
@@ -84,23 +98,54 @@ impl Shared {
         self.state().queue.next_due()
     }
 
+    /// What has changed in the store. Whether the store has to be read for it.
+    fn follow(&self, change: Change) -> bool {
+        match change {
+            Change::Missed => {
+                let mut state = self.state();
+                state.must_scan = true;
+                state.must_forget = true;
+                return true;
+            }
+            Change::Put(key, bytes) => {
+                if let Some(id) = ForwardId::after(&key, &all_entries()) {
+                    self.add_found(id, &bytes);
+                }
+            }
+            Change::Deleted(key) => {
+                let mut state = self.state();
+                if let Some(id) = ForwardId::after(&key, &all_entries()) {
+                    state.queue.forget(id);
+                }
+                self.gauge_pending(&state);
+            }
+        }
+        false
+    }
+
     /// Reads what the queue does not know, and removes what is old. When to do so again.
-    async fn tick(&self) -> Duration {
+    async fn tick(&self, is_sender: bool) -> Duration {
         let must_scan = std::mem::take(&mut self.state().must_scan);
         if must_scan && let Err(error) = self.scan().await {
             self.state().must_scan = true;
             tracing::warn!(error = %chain(&error), "failed to read the signals that wait for heat");
             return SCAN_PAUSE;
         }
-        if let Err(error) = self.remove_old().await {
+        if is_sender && let Err(error) = self.remove_old().await {
             tracing::warn!(error = %chain(&error), "failed to remove records of forwarded signals");
         }
         TICK
     }
 
-    /// Adds everything that is on disk and not in the queue.
+    /// Adds everything that is on disk and not in the queue. Where others may have finished signals, what
+    /// was in the queue and is not on disk goes.
     async fn scan(&self) -> Result<(), ForwardError> {
-        let prefix = Key::new(KeyKind::Forward, &[]);
+        let mut gone: HashSet<ForwardId> = {
+            let state = self.state();
+            let all = state.queue.ids();
+            all.take_while(|_| state.must_forget).collect()
+        };
+        let prefix = all_entries();
         let mut after: Option<Key> = None;
         loop {
             let page = self
@@ -111,14 +156,20 @@ impl Shared {
             let is_last = page.len() < SCAN_PAGE;
             for (key, bytes) in page {
                 if let Some(id) = ForwardId::after(&key, &prefix) {
+                    gone.remove(&id);
                     self.add_found(id, &bytes);
                 }
                 after = Some(key);
             }
             if is_last {
-                return Ok(());
+                break;
             }
         }
+        let mut state = self.state();
+        state.must_forget = false;
+        gone.into_iter().for_each(|id| state.queue.forget(id));
+        self.gauge_pending(&state);
+        Ok(())
     }
 
     fn add_found(&self, id: ForwardId, bytes: &Bytes) {
@@ -293,4 +344,9 @@ impl Shared {
             }
         }
     }
+}
+
+/// What the keys of all signals that wait begin with.
+fn all_entries() -> Key {
+    Key::new(KeyKind::Forward, &[])
 }

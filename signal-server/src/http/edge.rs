@@ -92,10 +92,6 @@ impl Edge {
         })
     }
 
-    pub(crate) fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
-
     /// Every layer, in order.
     pub(crate) async fn call(&self, router: Router, request: Request<Body>) -> Response {
         let started = Instant::now();

@@ -5,6 +5,7 @@
 //! set through the router's own server.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,15 +13,21 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use crate::app::Shutdown;
 use crate::http::edge::{Edge, MAX_HEADER_BYTES};
+use crate::tls::Tls;
 
 /// How long a connection may be silent before or between requests. Heat keeps its connection and polls
 /// once a second; a minute is far above that and below what attackers need to be worth their while.
@@ -34,11 +41,44 @@ const MAX_HEAD_BUFFER_BYTES: usize = 4 * MAX_HEADER_BYTES;
 /// out of file descriptors, and only time can help.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What one listener serves.
+/// Who answers the requests of a listener. Cloned for each connection.
+pub(crate) trait Answer: Clone + Send + Sync + 'static {
+    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response> + Send;
+}
+
+/// A router behind the layers.
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
     pub(crate) router: Router,
     pub(crate) edge: Arc<Edge>,
+}
+
+impl Answer for Service {
+    async fn answer(&self, request: Request<Incoming>) -> Response {
+        self.edge.call(self.router.clone(), request.map(Body::new)).await
+    }
+}
+
+/// How a listener serves.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    pub(crate) http: http1::Builder,
+    pub(crate) max_connections: usize,
+    /// Counts the open ones.
+    pub(crate) connections: Gauge,
+    /// Plain HTTP without it.
+    pub(crate) tls: Option<Arc<Tls>>,
+    /// How long the last requests may take when the listener stops.
+    pub(crate) grace: Duration,
+}
+
+impl Serving {
+    /// Plain HTTP with the limits of the relay's own surfaces.
+    pub(crate) fn plain(max_connections: usize, connections: Gauge, grace: Duration) -> Serving {
+        let mut http = http1::Builder::new();
+        http.max_buf_size(MAX_HEAD_BUFFER_BYTES);
+        Serving { http, max_connections, connections, tls: None, grace }
+    }
 }
 
 /// How the last connections went when the listener stopped.
@@ -50,15 +90,16 @@ pub(crate) enum Drained {
     Cut { n_connections: usize },
 }
 
-/// Serves until the shutdown begins, then answers what is being asked for at most `grace`.
+/// Serves until the shutdown begins, then answers what is being asked until the grace is over.
 pub(crate) async fn serve(
     listener: TcpListener,
-    service: Service,
-    max_connections: usize,
+    answer: impl Answer,
+    mut serving: Serving,
     shutdown: Shutdown,
-    grace: Duration,
 ) -> Drained {
-    let slots = Arc::new(Semaphore::new(max_connections));
+    serving.http.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT);
+    let serving = Arc::new(serving);
+    let slots = Arc::new(Semaphore::new(serving.max_connections));
     let mut stopping = pin!(shutdown.begun());
     loop {
         // A connection that finds no slot waits in the queue of the kernel.
@@ -74,14 +115,20 @@ pub(crate) async fn serve(
             },
             () = &mut stopping => break,
         };
-        tokio::spawn(serve_connection(stream, slot, service.clone(), shutdown.clone()));
+        let connection = Connection {
+            serving: serving.clone(),
+            answer: answer.clone(),
+            shutdown: shutdown.clone(),
+            _slot: slot,
+        };
+        tokio::spawn(connection.serve(stream));
     }
     drop(listener);
-    drain(&slots, max_connections, grace).await
+    drain(&slots, serving.max_connections, serving.grace).await
 }
 
 /// Takes the next connection when there is a slot for it.
-pub(crate) async fn accept(
+async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
@@ -92,35 +139,44 @@ pub(crate) async fn accept(
     Ok((stream, slot))
 }
 
-async fn serve_connection(
-    stream: TcpStream,
-    slot: OwnedSemaphorePermit,
-    service: Service,
+/// One connection; its slot is free when it is gone.
+struct Connection<A> {
+    serving: Arc<Serving>,
+    answer: A,
     shutdown: Shutdown,
-) {
-    let connections = service.edge.metrics().http.connections.clone();
-    connections.inc();
-    let answer = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-        let (edge, router) = (service.edge.clone(), service.router.clone());
-        async move { Ok::<_, Infallible>(edge.call(router, request.map(Body::new)).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE_TIMEOUT)
-        .max_buf_size(MAX_HEAD_BUFFER_BYTES)
-        .serve_connection(TokioIo::new(stream), answer);
-    let mut connection = pin!(connection);
-    // A connection that breaks is the peer's affair: there is nobody left to tell.
-    tokio::select! {
-        biased;
-        _ended = connection.as_mut() => {}
-        () = shutdown.begun() => {
-            connection.as_mut().graceful_shutdown();
-            let _ended = connection.await;
+    _slot: OwnedSemaphorePermit,
+}
+
+impl<A: Answer> Connection<A> {
+    async fn serve(self, stream: TcpStream) {
+        self.serving.connections.inc();
+        match &self.serving.tls {
+            None => self.serve_http(stream).await,
+            Some(tls) => match tls.accept(stream).await {
+                Ok(stream) => self.serve_http(stream).await,
+                Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+            },
+        }
+        self.serving.connections.dec();
+    }
+
+    async fn serve_http(&self, stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let answer = service_fn(|request| {
+            let answer = self.answer.clone();
+            async move { Ok::<_, Infallible>(answer.answer(request).await) }
+        });
+        let connection = self.serving.http.serve_connection(TokioIo::new(stream), answer);
+        let mut connection = pin!(connection);
+        // A connection that breaks is the peer's affair: there is nobody left to tell.
+        tokio::select! {
+            biased;
+            _ended = connection.as_mut() => {}
+            () = self.shutdown.begun() => {
+                connection.as_mut().graceful_shutdown();
+                let _ended = connection.await;
+            }
         }
     }
-    connections.dec();
-    drop(slot);
 }
 
 async fn drain(slots: &Semaphore, max_connections: usize, grace: Duration) -> Drained {

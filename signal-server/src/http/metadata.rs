@@ -29,12 +29,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::uri::Authority;
-use axum::http::{Method, Request, StatusCode};
+use axum::http::header::HOST;
+use axum::http::{HeaderValue, Method, Request, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
+use rustls::ClientConfig;
 use sha2::{Digest as _, Sha256};
 use signal_protocol::frame::{
     FRAME_PREFIX, Frame, FrameError, MAX_FRAME_DATA_BYTES, METADATA_PREFIX, Receipt,
@@ -54,6 +55,7 @@ use crate::http::metadata::messages::Refused;
 use crate::http::metadata::nova::{Asked, Nova};
 use crate::instance::{Identity, Instances};
 use crate::metrics::{CodeLabels, ServerLabels, StatusLabels, Surface};
+use crate::tls::Tls;
 
 /// The largest body of a request, in bytes. Nova reads 1,020 of one, for a password, and of no other.
 const MAX_BODY_BYTES: usize = 2 << 20;
@@ -61,14 +63,22 @@ const MAX_BODY_BYTES: usize = 2 << 20;
 /// How long a body may take to arrive from Neutron's agent, which sends it at once.
 const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The host of a URL that Heat has made for instances to use as it is
+/// (`heat_waitcondition_server_url = http://169.254.169.254/v1/waitcondition`).
+const LINK_LOCAL_HOST: &str = "169.254.169.254";
+
 /// What the gateway is built from.
 #[derive(Debug)]
 pub(crate) struct GatewaySettings {
     /// Nova's metadata servers, at least one.
-    pub(crate) servers: Vec<Authority>,
+    pub(crate) servers: Vec<Uri>,
+    /// How servers with `https` are spoken to.
+    pub(crate) nova_tls: ClientConfig,
     /// What Neutron signs with: at least one, none empty.
     pub(crate) secrets: Vec<Secret>,
     pub(crate) limits: EdgeLimits,
+    /// What Neutron's agents find on the listener; plain HTTP without it.
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 /// The gateway in front of Nova.
@@ -80,6 +90,7 @@ pub(crate) struct Gateway {
     instances: Instances,
     app: AppState,
     edge: Arc<Edge>,
+    tls: Option<Arc<Tls>>,
     /// The surfaces that signed URLs are for.
     public: Router,
 }
@@ -97,17 +108,20 @@ enum Route {
 impl Gateway {
     pub(crate) fn new(settings: GatewaySettings, app: AppState, public: Router) -> Arc<Gateway> {
         let metrics = app.metrics.clone();
-        let server = |authority: Authority| {
-            let labels = ServerLabels { server: authority.to_string() };
+        let server = |url: Uri| {
+            let name = url.authority().map_or(String::new(), ToString::to_string);
+            let labels = ServerLabels { server: name };
             let gauge = metrics.metadata.server_up.get_or_create(&labels).clone();
-            (authority, gauge)
+            (url, gauge)
         };
+        let servers = settings.servers.into_iter().map(server).collect();
         Arc::new(Gateway {
             secrets: Secrets::new(settings.secrets),
-            nova: Nova::new(settings.servers.into_iter().map(server).collect()),
+            nova: Nova::new(servers, settings.nova_tls),
             waiting: Waiting::default(),
             instances: app.instances.clone(),
             edge: Edge::new(|_| Surface::Metadata, settings.limits, app.metrics.clone()),
+            tls: settings.tls,
             app,
             public,
         })
@@ -279,8 +293,7 @@ impl Gateway {
             let error = ApiError::new(StatusCode::BAD_REQUEST, "body_lost", message);
             return answer::fit(error.into_response()).await;
         }
-        let request = Request::from_parts(parts, Body::from(body.clone()));
-        let answer = self.edge.call(self.public.clone(), request).await;
+        let answer = self.ask_surface(parts, &body).await;
         if let Some(identity) = identity
             && is_write
             && answer.status().is_success()
@@ -289,6 +302,29 @@ impl Gateway {
             self.note(permit, &identity, signal).await;
         }
         answer::fit(answer).await
+    }
+
+    /// Asks the surface that a signed URL is for. Heat's signatures cover the host, and Neutron's agent
+    /// has put its own into the header: so those that the URL can have had are tried.
+    async fn ask_surface(&self, parts: axum::http::request::Parts, body: &Bytes) -> Response {
+        let request = |host: Option<HeaderValue>| {
+            let mut parts = parts.clone();
+            if let Some(host) = host {
+                parts.headers.insert(HOST, host);
+            }
+            Request::from_parts(parts, Body::from(body.clone()))
+        };
+        let path = parts.uri.path();
+        if !path.starts_with("/v1/waitcondition/") && !path.starts_with("/v1/signal/") {
+            return self.edge.call(self.public.clone(), request(None)).await;
+        }
+        let own = HeaderValue::from_static(LINK_LOCAL_HOST);
+        let answer = self.edge.call(self.public.clone(), request(Some(own))).await;
+        let relays = self.app.public_url.host().and_then(|host| HeaderValue::try_from(host).ok());
+        if answer.status() != StatusCode::FORBIDDEN || relays.is_none() {
+            return answer;
+        }
+        self.edge.call(self.public.clone(), request(relays)).await
     }
 
     /// The signal is where it was sent already; the record is told as well as possible.

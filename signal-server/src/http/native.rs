@@ -13,6 +13,7 @@ pub(crate) mod instances;
 pub(crate) mod openapi;
 pub(crate) mod permit;
 pub(crate) mod query;
+pub(crate) mod stacks;
 
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;

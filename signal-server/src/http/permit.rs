@@ -7,9 +7,12 @@
 //! | permit | opened by |
 //! |---|---|
 //! | [`AccountPermit`], [`ContainerPermit`] | a token of the account in the path |
+//! | [`ListingPermit`](listing::ListingPermit) | the same, or for an empty listing a token that nobody can check |
 //! | [`ObjectPermit`] | a token of the account in the path, or a TempURL signed for the method and the path |
 //!
 //! A request with a TempURL is judged by the TempURL alone, as Swift does.
+
+pub(crate) mod listing;
 
 use std::fmt;
 use std::time::Duration;

@@ -149,8 +149,11 @@ fn refuse_unsupported(headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
 }
 
 /// Whether a header would set metadata of an account or a container, other than the keys that sign
-/// TempURLs. To take it and forget it would look like success.
+/// TempURLs and who is expected to signal. To take it and forget it would look like success.
 fn is_custom_metadata(name: &str) -> bool {
+    if name == "x-container-meta-expect" {
+        return false;
+    }
     let property = ["x-account-meta-", "x-container-meta-"];
     let property = property.iter().find_map(|prefix| name.strip_prefix(prefix));
     property.is_some_and(|property| !property.starts_with("temp-url-key"))

@@ -22,6 +22,24 @@ impl Shared {
             Some((_, record)) if record.keys.primary.is_some() => record,
             _ => self.change_account(account, |_| Ok(())).await?,
         };
+        self.shown_account(account, record).await
+    }
+
+    pub(crate) async fn existing_account(
+        &self,
+        account: &AccountName,
+    ) -> Result<Option<Account>, MailboxError> {
+        match self.account_record(account).await? {
+            Some((_, record)) => Ok(Some(self.shown_account(account, record).await?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn shown_account(
+        &self,
+        account: &AccountName,
+        record: AccountRecord,
+    ) -> Result<Account, MailboxError> {
         let (n_objects, n_bytes) = self.count_account(account).await?;
         Ok(Account {
             keys: record.keys,
@@ -40,6 +58,7 @@ impl Shared {
         let update = update.clone();
         self.change_account(account, move |record| {
             record.keys.apply(&update);
+            record.has_chosen_keys = true;
             Ok(())
         })
         .await?;
@@ -50,13 +69,14 @@ impl Shared {
         &self,
         container: &ContainerAddress,
     ) -> Result<Vec<SigningKey>, MailboxError> {
+        let (account_key, container_key) =
+            (key::account(&container.account), key::container(container));
         let mut keys = Vec::new();
-        if let Some((_, record)) = self.account_record(&container.account).await? {
-            keys.extend(record.keys.into_all());
+        if let Some(bytes) = self.get(&account_key).await? {
+            keys.extend(self.accounts.decode(&account_key, &bytes)?.keys.all().cloned());
         }
-        if let Some(bytes) = self.get(&key::container(container)).await? {
-            let record: ContainerRecord = decode(KeyKind::Container, &bytes)?;
-            keys.extend(record.keys.into_all());
+        if let Some(bytes) = self.get(&container_key).await? {
+            keys.extend(self.containers.decode(&container_key, &bytes)?.keys.all().cloned());
         }
         Ok(keys)
     }
@@ -100,6 +120,7 @@ impl Shared {
                 n_containers: 0,
                 n_handles: 0,
                 created_at: self.clock.now(),
+                has_chosen_keys: false,
             });
         };
         batch.expect(Expect::Value(account_key, bytes));
@@ -149,6 +170,21 @@ pub(crate) fn put_account(account: &AccountName, record: &mut AccountRecord, bat
     batch.put(key::account(account), encode(record));
 }
 
+/// Writes an account that something was removed from. One with nothing left in it goes, together with the
+/// key that the relay made for it: Heat makes a container before it asks for the key, and asks anew for each
+/// URL. A key that a client has set stays, as with Swift.
+pub(crate) fn put_or_forget_account(
+    account: &AccountName,
+    record: &mut AccountRecord,
+    batch: &mut Batch,
+) {
+    if record.n_containers == 0 && record.n_handles == 0 && !record.has_chosen_keys {
+        batch.delete(key::account(account));
+        return;
+    }
+    put_account(account, record, batch);
+}
+
 impl SigningKeys {
     pub(crate) fn apply(&mut self, update: &KeyUpdate) {
         let SigningKeys { primary, secondary, former } = self;
@@ -171,7 +207,7 @@ impl SigningKeys {
     }
 
     /// Every key that verifies.
-    pub(crate) fn into_all(self) -> impl Iterator<Item = SigningKey> {
-        self.primary.into_iter().chain(self.secondary).chain(self.former)
+    pub(crate) fn all(&self) -> impl Iterator<Item = &SigningKey> {
+        self.primary.iter().chain(&self.secondary).chain(&self.former)
     }
 }

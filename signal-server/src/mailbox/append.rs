@@ -10,9 +10,9 @@ use crate::mailbox::error::MailboxError;
 use crate::mailbox::limits::{MAX_COMMIT_ATTEMPTS, MAX_INLINE_BODY_BYTES, MAX_SIGNAL_NUMBER};
 use crate::mailbox::record::{
     BodyPlace, ContainerRecord, HeadRecord, Number, ObjectRecord, decode, encode, encode_object,
-    seen,
+    is_same_content, seen,
 };
-use crate::mailbox::{ObjectInfo, Receipt, Shared, key};
+use crate::mailbox::{ContainerAddress, ObjectInfo, Receipt, Shared, key};
 use crate::store::{Batch, CommitError, Expect, Key, KeyKind};
 
 /// Most signals in one commit. A signal needs up to three operations (itself, a large body, its mark),
@@ -45,10 +45,21 @@ impl Append {
 /// What sort of mailbox the signals go to.
 #[derive(Debug, Clone)]
 pub(crate) enum AppendTarget {
-    /// The mailbox of a signal handle in the container at this key, which has this number.
-    InContainer(Key, Number),
+    /// The mailbox of a signal handle in this container.
+    InContainer(FoundContainer),
     /// The mailbox of a native handle.
     Native,
+}
+
+/// A container as whoever sends a signal has found it.
+#[derive(Debug, Clone)]
+pub(crate) struct FoundContainer {
+    pub(crate) key: Key,
+    pub(crate) number: Number,
+    /// The whole record.
+    pub(crate) bytes: Bytes,
+    /// Whether it said that somebody is about to remove the container.
+    pub(crate) removing: bool,
 }
 
 /// What became of one signal.
@@ -61,6 +72,16 @@ pub(crate) struct Stored {
 type Results = Vec<Result<Stored, MailboxError>>;
 
 impl Shared {
+    pub(crate) async fn find_container(
+        &self,
+        address: &ContainerAddress,
+    ) -> Result<FoundContainer, MailboxError> {
+        let key = key::container(address);
+        let bytes = self.get(&key).await?.ok_or(MailboxError::ContainerNotFound)?;
+        let record = self.containers.decode(&key, &bytes)?;
+        Ok(FoundContainer { key, number: record.number, bytes, removing: record.removing })
+    }
+
     /// Puts `appends` into the mailbox whose head is at `head_key`; one result for each, in order.
     /// All that are stored are stored by one commit.
     pub(crate) async fn append(
@@ -123,17 +144,22 @@ impl Shared {
     /// Makes the batch fail if the container goes away meanwhile, and makes whoever is about to remove
     /// the container look again.
     async fn guard(&self, target: &AppendTarget, batch: &mut Batch) -> Result<(), MailboxError> {
-        let AppendTarget::InContainer(container_key, number) = target else {
+        let AppendTarget::InContainer(found) = target else {
             return Ok(());
         };
-        let Some(bytes) = self.get(container_key).await? else {
+        let Some(bytes) = self.get(&found.key).await? else {
             return Err(MailboxError::ContainerNotFound);
         };
+        // As a rule it is as it was found, and need not be taken apart again.
+        if bytes == found.bytes && !found.removing {
+            batch.expect(Expect::Value(found.key.clone(), bytes));
+            return Ok(());
+        }
         let record: ContainerRecord = decode(KeyKind::Container, &bytes)?;
-        if record.number != *number {
+        if record.number != found.number {
             return Err(MailboxError::ObjectNotFound);
         }
-        self.expect_container(container_key, bytes, record, batch);
+        self.expect_container(&found.key, bytes, record, batch);
         Ok(())
     }
 
@@ -166,12 +192,12 @@ impl Shared {
         };
         if let Some(id) = &append.id {
             let mark_key = key::seen(round.head.number, id);
-            let mark = seen(&append.body);
+            let mark = seen(&append.body, id, round.now);
             let last = match round.marks.get(&mark_key) {
                 Some(last) => Some(last.clone()),
                 None => self.get(&mark_key).await?,
             };
-            if last.as_ref() == Some(&mark) {
+            if last.is_some_and(|last| is_same_content(&last, &mark)) {
                 return Ok(Ok(Stored { receipt: Receipt::Repeated, info }));
             }
             if let Err(error) = self.check_room(&round.head, &info) {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use signal_protocol::path::AccountName;
 
-use crate::mailbox::account::put_account;
+use crate::mailbox::account::{put_account, put_or_forget_account};
 use crate::mailbox::error::MailboxError;
 use crate::mailbox::limits::{
-    MAX_COMMIT_ATTEMPTS, MAX_LISTING_ENTRIES, MAX_VERSIONS_LOCATION_BYTES,
+    MAX_COMMIT_ATTEMPTS, MAX_EXPECTED, MAX_EXPECTED_NAME_BYTES, MAX_LISTING_ENTRIES,
+    MAX_VERSIONS_LOCATION_BYTES,
 };
 use crate::mailbox::record::{ContainerRecord, HeadRecord, Number, decode, decode_object, encode};
 use crate::mailbox::{
@@ -87,6 +88,7 @@ impl Shared {
             number: Number::random(),
             versions_location: None,
             keys: SigningKeys::default(),
+            expected: Vec::new(),
             created_at: self.clock.now(),
             removing: false,
         };
@@ -105,6 +107,7 @@ impl Shared {
         Ok(Container {
             versions_location: record.versions_location,
             keys: record.keys,
+            expected: record.expected,
             n_objects: counts.n_objects,
             n_bytes: counts.n_bytes,
             created_at: record.created_at,
@@ -175,7 +178,7 @@ impl Shared {
         let mut batch = Batch::new();
         let mut account = self.expect_account(&address.account, &mut batch).await?;
         account.n_containers = account.n_containers.saturating_sub(1);
-        put_account(&address.account, &mut account, &mut batch);
+        put_or_forget_account(&address.account, &mut account, &mut batch);
         batch.expect(Expect::Value(container_key.clone(), marked));
         batch.delete(container_key);
         batch.put(key::garbage(record.number), Bytes::new());
@@ -268,8 +271,12 @@ impl ContainerRecord {
             changed.versions_location = Some(location.clone()).filter(|text| !text.is_empty());
         }
         changed.keys.apply(&update.keys);
-        let is_same =
-            changed.versions_location == self.versions_location && changed.keys == self.keys;
+        if let Some(expected) = &update.expected {
+            changed.expected.clone_from(expected);
+        }
+        let is_same = changed.versions_location == self.versions_location
+            && changed.keys == self.keys
+            && changed.expected == self.expected;
         (!is_same).then_some(changed)
     }
 }
@@ -281,6 +288,14 @@ impl ContainerUpdate {
             return Err(MailboxError::BadField {
                 field: "X-Versions-Location",
                 rule: "the name of a container",
+            });
+        }
+        let expected = self.expected.as_deref().unwrap_or_default();
+        let is_good = |name: &String| (1..=MAX_EXPECTED_NAME_BYTES).contains(&name.len());
+        if expected.len() > MAX_EXPECTED || !expected.iter().all(is_good) {
+            return Err(MailboxError::BadField {
+                field: "X-Container-Meta-Expect",
+                rule: "up to 500 names of 1 to 128 bytes, with commas between them",
             });
         }
         Ok(())

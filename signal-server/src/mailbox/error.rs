@@ -120,6 +120,11 @@ impl MailboxError {
         }
     }
 
+    /// Whether the store did not answer a question, which it may the next time.
+    pub fn is_store_away(&self) -> bool {
+        matches!(self, MailboxError::Read(StoreError::Unavailable { .. }))
+    }
+
     /// What the caller can do about it.
     pub fn class(&self) -> ErrorClass {
         match self {

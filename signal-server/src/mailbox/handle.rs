@@ -10,7 +10,7 @@ use signal_protocol::path::AccountName;
 use signal_protocol::signal::Signal;
 use tokio::time::Instant;
 
-use crate::mailbox::account::put_account;
+use crate::mailbox::account::{put_account, put_or_forget_account};
 use crate::mailbox::append::{Append, AppendTarget};
 use crate::mailbox::container::PAGE;
 use crate::mailbox::error::MailboxError;
@@ -188,7 +188,7 @@ impl Shared {
                 let mut batch = Batch::new();
                 let mut record = shared.expect_account(&account, &mut batch).await?;
                 record.n_handles = record.n_handles.saturating_sub(1);
-                put_account(&account, &mut record, &mut batch);
+                put_or_forget_account(&account, &mut record, &mut batch);
                 if shared.get(&key::handle(number)).await?.is_none() {
                     return Err(MailboxError::HandleNotFound);
                 }
@@ -285,7 +285,7 @@ impl NewHandle {
     fn check(&self) -> Result<u32, MailboxError> {
         let refuse = |field, rule| Err(MailboxError::BadField { field, rule });
         if !(1..=MAX_HANDLE_COUNT).contains(&self.count) {
-            return refuse("count", "1 to 10000");
+            return refuse("count", "1 to 1000");
         }
         let is_whole = self.timeout.subsec_nanos() == 0 && !self.timeout.is_zero();
         let timeout_seconds = u32::try_from(self.timeout.as_secs());

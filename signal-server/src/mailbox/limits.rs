@@ -28,6 +28,19 @@ pub const MAX_FORMER_KEYS: usize = 6;
 /// Longest `X-Versions-Location`: it is the name of a container, percent-encoded at worst.
 pub const MAX_VERSIONS_LOCATION_BYTES: usize = 3 * 256;
 
+/// Most names that a stack may expect signals from. They stand in one record that is read with every
+/// signal; Heat's templates rarely have a tenth of it.
+pub const MAX_EXPECTED: usize = 500;
+
+/// Longest name that is expected: as much of an id as is remembered after its signal was read.
+pub const MAX_EXPECTED_NAME_BYTES: usize = 128;
+
+/// Most ids that the record of one stack's handle names; more than any stack expects.
+pub const MAX_SHOWN_SENDERS: usize = 1_000;
+
+/// Most handles that the record of one stack names: as many resources as Heat lets a stack have.
+pub const MAX_SHOWN_HANDLES: usize = 1_000;
+
 /// Most entries of one listing: Swift's `container_listing_limit`. Heat asks for one page only, so this
 /// is also the most signals that one poll could show it.
 pub const MAX_LISTING_ENTRIES: usize = 10_000;
@@ -43,8 +56,9 @@ pub const MAX_SIGNAL_NUMBER: u64 = 99_999_999;
 /// none of the bodies, so records must stay small: with this, 10 MiB for the longest listing.
 pub const MAX_INLINE_BODY_BYTES: usize = 1_024;
 
-/// Most distinct ids that a native handle may wait for: as many as a mailbox can hold.
-pub const MAX_HANDLE_COUNT: u32 = 10_000;
+/// Most distinct ids that a native handle may wait for: as many as `OS::Heat::SwiftSignal` takes. It is a
+/// tenth of what a mailbox holds, so that senders who signal more than once do not fill it.
+pub const MAX_HANDLE_COUNT: u32 = 1_000;
 
 /// Longest time that a native handle may wait: a week. Heat's own wait conditions end after 12 hours.
 pub const MAX_HANDLE_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3_600);

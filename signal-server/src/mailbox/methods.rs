@@ -10,6 +10,7 @@ use signal_protocol::path::AccountName;
 use signal_protocol::signal::Signal;
 
 use crate::clock::Clock;
+use crate::mailbox::decoded::DecodedRecords;
 use crate::mailbox::error::MailboxError;
 use crate::mailbox::limits::Limits;
 use crate::mailbox::queue::Queues;
@@ -18,7 +19,7 @@ use crate::mailbox::wake::Wakers;
 use crate::mailbox::{
     Account, Container, ContainerAddress, ContainerEntry, ContainerUpdate, Creation, Handle,
     HandleSummary, KeyUpdate, ListingEntry, ListingQuery, Mailboxes, NewHandle, NewObject, Object,
-    ObjectAddress, ObjectInfo, PutReceipt, Receipt, Shared, SigningKey, SweepReport,
+    ObjectAddress, ObjectInfo, PutReceipt, Receipt, Shared, SigningKey, StackRecord, SweepReport,
 };
 use crate::store::{Store, StoreError};
 
@@ -30,6 +31,8 @@ impl Mailboxes {
                 store,
                 clock,
                 limits,
+                accounts: DecodedRecords::default(),
+                containers: DecodedRecords::default(),
                 queues: Queues::default(),
                 wakers: Wakers::default(),
                 sweep_cursor: SweepCursor::default(),
@@ -42,10 +45,23 @@ impl Mailboxes {
         self.shared.store.ready().await
     }
 
+    /// Wakes whoever waits for a change that another relay on the same store makes. Never returns.
+    pub async fn follow_others(&self) {
+        self.shared.follow_others().await;
+    }
+
     /// An account. One that was never used before is made, with a key: Heat sets a key of its own when
     /// it finds none, and two stacks that do so at once would disable each other's URLs.
     pub async fn account(&self, account: &AccountName) -> Result<Account, MailboxError> {
         self.shared.account(account).await
+    }
+
+    /// An account, if it was ever used and something is left in it. Makes nothing.
+    pub async fn existing_account(
+        &self,
+        account: &AccountName,
+    ) -> Result<Option<Account>, MailboxError> {
+        self.shared.existing_account(account).await
     }
 
     /// Changes the keys of an account.
@@ -102,6 +118,12 @@ impl Mailboxes {
     /// arrives meanwhile wins: then the container is not empty.
     pub async fn delete_container(&self, container: &ContainerAddress) -> Result<(), MailboxError> {
         self.shared.delete_container(container).await
+    }
+
+    /// Who has signalled the handles in a stack's container, and who was expected to: by this container and
+    /// by those whose names begin with its name.
+    pub async fn stack(&self, container: &ContainerAddress) -> Result<StackRecord, MailboxError> {
+        self.shared.stack(container).await
     }
 
     /// Every key that may have signed a URL for something in this container: the container's and the

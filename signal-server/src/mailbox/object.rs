@@ -59,7 +59,7 @@ impl Shared {
     ) -> Result<PutReceipt, MailboxError> {
         // What an object is can change between the look and the change, though hardly twice.
         for _ in 0..MAX_COMMIT_ATTEMPTS {
-            let (_, container) = self.existing_container(&address.container).await?;
+            let container = self.find_container(&address.container).await?;
             let head_key =
                 key::in_container(KeyKind::Mailbox, container.number, address.object.as_str());
             if self.get(&head_key).await?.is_none() {
@@ -71,8 +71,7 @@ impl Shared {
                 }
             }
             let append = new.to_append()?;
-            let target =
-                AppendTarget::InContainer(key::container(&address.container), container.number);
+            let target = AppendTarget::InContainer(container);
             match self.append_in_turn(head_key, target, append).await {
                 Ok(stored) => {
                     return Ok(PutReceipt {

@@ -1,19 +1,23 @@
 //! One change at a time for one record, without a lock: changes queue up behind the record's key, and
-//! one task works them off while there are any.
+//! whoever came first works them off. It does so in its own task until its own change is made, because a
+//! task of its own for every signal, and two more wake-ups, would cost as much as the signal itself; what
+//! is left by then goes on in a task of its own.
 //!
 //! Signals for the same mailbox that meet in the queue are committed together. So a thousand instances
 //! that signal one handle share the store's syncs just as a thousand handles do, and the optimistic
 //! commits of one relay never race each other; what is left to race is another relay.
 //!
-//! A change goes on when its caller goes away: a client that hangs up must not stop the others whose
-//! changes travel in the same commit.
+//! A change goes on when its caller goes away, also in a task of its own: a client that hangs up must not
+//! stop the others whose changes travel in the same commit.
 
 use std::collections::{HashMap, VecDeque, hash_map};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::mailbox::Shared;
@@ -30,8 +34,10 @@ enum Job {
     /// A signal, which may share a commit with the ones behind it.
     Append(AppendTarget, Append, oneshot::Sender<AppendResult>),
     /// Anything else.
-    Alone(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Alone(Work),
 }
+
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 type AppendResult = Result<Stored, MailboxError>;
 
@@ -67,8 +73,8 @@ impl Shared {
         append: Append,
     ) -> AppendResult {
         let (reply, answer) = oneshot::channel();
-        self.enqueue(head, Job::Append(target, append, reply))?;
-        answer.await.unwrap_or(Err(MailboxError::Interrupted))
+        let work = self.enqueue(head, Job::Append(target, append, reply))?;
+        Turn { work, answer }.await.unwrap_or(Err(MailboxError::Interrupted))
     }
 
     /// Runs `change` when nothing else that goes by `key` is running.
@@ -82,26 +88,55 @@ impl Shared {
             // Nobody listens any more when the caller went away; the change is made all the same.
             let _ = reply.send(change.await);
         });
-        self.enqueue(key, Job::Alone(job))?;
-        answer.await.unwrap_or(Err(MailboxError::Interrupted))
+        let work = self.enqueue(key, Job::Alone(job))?;
+        Turn { work, answer }.await.unwrap_or(Err(MailboxError::Interrupted))
     }
 
-    fn enqueue(self: &Arc<Self>, key: Key, job: Job) -> Result<(), MailboxError> {
+    /// Returns the work of the queue if the job is the first there.
+    fn enqueue(self: &Arc<Self>, key: Key, job: Job) -> Result<Option<Work>, MailboxError> {
         match self.queues.shard(&key).entry(key.clone()) {
             hash_map::Entry::Occupied(mut queue) => {
                 if queue.get().len() >= MAX_QUEUED_CHANGES {
                     return Err(MailboxError::MailboxBusy);
                 }
                 queue.get_mut().push_back(job);
-                return Ok(());
+                return Ok(None);
             }
             hash_map::Entry::Vacant(vacant) => {
                 vacant.insert(VecDeque::from([job]));
             }
         }
         let worker = Worker { shared: Arc::clone(self), key, has_queue: true };
-        tokio::spawn(worker.run());
-        Ok(())
+        Ok(Some(Box::pin(worker.run())))
+    }
+}
+
+/// A caller who waits for its change, and meanwhile does the work of the queue if it came first.
+struct Turn<T> {
+    work: Option<Work>,
+    answer: oneshot::Receiver<T>,
+}
+
+impl<T> Future for Turn<T> {
+    type Output = Result<T, oneshot::error::RecvError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let is_done = self.work.as_mut().is_some_and(|work| work.as_mut().poll(context).is_ready());
+        if is_done {
+            self.work = None;
+        }
+        Pin::new(&mut self.answer).poll(context)
+    }
+}
+
+impl<T> Drop for Turn<T> {
+    /// Others wait for what is left. Work that has just panicked is not polled again, and without a
+    /// runtime there is nobody left to wait.
+    fn drop(&mut self) {
+        let work = self.work.take().filter(|_| !std::thread::panicking());
+        if let (Some(work), Ok(runtime)) = (work, Handle::try_current()) {
+            runtime.spawn(work);
+        }
     }
 }
 
@@ -118,7 +153,7 @@ struct Worker {
 /// What is done in one go.
 enum Round {
     Appends(AppendTarget, Vec<Append>, Vec<oneshot::Sender<AppendResult>>),
-    Alone(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Alone(Work),
 }
 
 impl Worker {

@@ -2,8 +2,8 @@
 //!
 //! The sweep walks over all records of a few kinds, always in the same order, and remembers where it
 //! stopped. There is no index by time to keep: at the default pace a hundred thousand mailboxes are
-//! looked at within minutes, and nothing here is in a hurry. Several relays on one store may sweep at
-//! once; each change is conditional, so the second one finds it done.
+//! looked at within minutes, and nothing here is in a hurry. Of several relays on one store one does it at
+//! a time; should two meet all the same, each change is conditional, so the second one finds it done.
 //!
 //! | kind | removed when |
 //! |---|---|

@@ -3,6 +3,8 @@
 mod concurrency;
 mod expiry;
 mod handles;
+mod histories;
+mod leftovers;
 
 use std::sync::Arc;
 
@@ -11,7 +13,6 @@ use signal_protocol::signal::{MAX_SIGNAL_BYTES, Signal};
 use super::*;
 use crate::clock::ManualClock;
 use crate::mailbox::limits::PLACEHOLDER;
-use crate::store::StoreError;
 use crate::store::memory::MemoryStore;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);

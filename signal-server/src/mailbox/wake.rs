@@ -2,6 +2,9 @@
 //!
 //! There is an entry only while somebody waits, and a waiter is a future in its caller's task: ten
 //! thousand idle waiters cost ten thousand small allocations and no thread, task or timer of ours.
+//!
+//! A change by this relay wakes at once, where it is committed. Changes by other relays on the same store
+//! are heard of from the store; for own ones this is a second call, which finds nothing new.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,6 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::mailbox::record::Number;
+use crate::mailbox::{Shared, key};
+use crate::store::sharing::Change;
+use crate::store::{Key, KeyKind};
 
 /// Spreads waiters over several locks; a power of two some way above the number of cores.
 const N_SHARDS: usize = 64;
@@ -41,10 +47,40 @@ impl Wakers {
         }
     }
 
+    /// Tells everybody who listens to anything to look.
+    fn wake_all(&self) {
+        for shard in &self.shards {
+            for notify in lock(shard).values() {
+                notify.notify_waiters();
+            }
+        }
+    }
+
     fn shard(&self, mailbox: Number) -> MutexGuard<'_, Shard> {
-        let index = usize::from(mailbox.0[0]) % N_SHARDS;
-        // A panic cannot leave a map half changed.
-        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shards[usize::from(mailbox.0[0]) % N_SHARDS])
+    }
+}
+
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    // A panic cannot leave a map half changed.
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// Wakes whoever waits for a native handle that another relay changes. Never returns.
+    pub(crate) async fn follow_others(&self) {
+        let prefix = Key::new(KeyKind::HandleMailbox, &[]);
+        let mut changes = self.store.changes(KeyKind::HandleMailbox);
+        loop {
+            match changes.next().await {
+                Change::Missed => self.wakers.wake_all(),
+                Change::Put(head, _) | Change::Deleted(head) => {
+                    if let Some(mailbox) = key::number_after(&head, &prefix) {
+                        self.wakers.wake(mailbox);
+                    }
+                }
+            }
+        }
     }
 }
 

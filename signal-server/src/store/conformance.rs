@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 
 use crate::store::embedded::EmbeddedStore;
+use crate::store::etcd::{EtcdStore, tests as etcd_tests};
 use crate::store::memory::MemoryStore;
 use crate::store::{
     Batch, CommitError, Expect, Key, KeyKind, MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_KEY_BYTES,
@@ -23,6 +24,11 @@ pub(crate) fn memory() -> Open {
 pub(crate) fn embedded() -> Open {
     let folder = tempfile::tempdir().expect("a temporary directory");
     Box::new(move || Arc::new(EmbeddedStore::open(folder.path()).expect("the store opens")))
+}
+
+pub(crate) fn etcd() -> Open {
+    let settings = etcd_tests::fresh();
+    Box::new(move || Arc::new(EtcdStore::new(&settings).expect("valid settings")))
 }
 
 pub(crate) fn key(text: impl AsRef<[u8]>) -> Key {
@@ -362,6 +368,7 @@ macro_rules! all_conform {
 all_conform! {
     memory: crate::store::conformance::memory,
     embedded: crate::store::conformance::embedded,
+    etcd: crate::store::conformance::etcd,
 }
 
 /// Any sequence of commits, reads and restarts gives what the model gives.
@@ -447,15 +454,24 @@ mod model {
         }
     }
 
-    #[test]
-    fn the_embedded_store_does_as_the_model_does() {
+    fn does_as_the_model_does(backend: fn() -> Open) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
         let mut runner = TestRunner::new(Config { cases: 32, ..Config::default() });
         let outcome = runner.run(&vec(some_step(), 1..40), |steps| {
-            runtime.block_on(check(&embedded(), steps));
+            runtime.block_on(check(&backend(), steps));
             Ok(())
         });
         outcome.expect("the same as the model");
+    }
+
+    #[test]
+    fn the_embedded_store_does_as_the_model_does() {
+        does_as_the_model_does(embedded);
+    }
+
+    #[test]
+    fn the_etcd_store_does_as_the_model_does() {
+        does_as_the_model_does(etcd);
     }
 }

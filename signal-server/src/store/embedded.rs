@@ -43,6 +43,11 @@
 //! group and refuses while less than a reserve is left. Changes that remove something may use part of the
 //! reserve, so that reading signals empties a full relay.
 //!
+//! That holds from a file system of some 512 MiB on. fjall begins a new journal at 64 MiB only and keeps the old
+//! one until its records are in tables, and a flush needs room for all of the memory table; the reserve, a part
+//! of the file system, is smaller than that on a small one. Seen on 24 MiB: a flush fails, nothing is written
+//! any more although some space is free again, and all is well within two seconds of there being enough.
+//!
 //! # Choices not taken
 //!
 //! * redb and SQLite: measured slower for many small synced commits (design notes: at groups of 128,

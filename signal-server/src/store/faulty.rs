@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::store::{Batch, CommitError, Key, Store, StoreError};
+use crate::store::sharing::{Changes, Job, Leadership};
+use crate::store::{Batch, CommitError, Key, KeyKind, Store, StoreError};
 
 /// What goes wrong with one commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub struct FaultRates {
 pub struct FaultyStore {
     inner: Arc<dyn Store>,
     plan: Mutex<Plan>,
+    n_commits: AtomicUsize,
+    is_cut: AtomicBool,
 }
 
 /// What is still to go wrong.
@@ -57,13 +61,40 @@ impl FaultyStore {
         inner: Arc<dyn Store>,
         script: impl IntoIterator<Item = Option<Fault>>,
     ) -> Self {
-        FaultyStore { inner, plan: Mutex::new(Plan::Script(script.into_iter().collect())) }
+        FaultyStore::new(inner, Plan::Script(script.into_iter().collect()))
     }
 
     /// Breaks at random, the same way for the same seed and the same order of commits.
     pub fn seeded(inner: Arc<dyn Store>, seed: u64, rates: FaultRates) -> Self {
         let dice = Box::new(StdRng::seed_from_u64(seed));
-        FaultyStore { inner, plan: Mutex::new(Plan::Dice(dice, rates)) }
+        FaultyStore::new(inner, Plan::Dice(dice, rates))
+    }
+
+    fn new(inner: Arc<dyn Store>, plan: Plan) -> Self {
+        FaultyStore {
+            inner,
+            plan: Mutex::new(plan),
+            n_commits: AtomicUsize::new(0),
+            is_cut: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on nothing gets to the store any more, as from a process that was killed: what it was about
+    /// to ask is never asked.
+    pub fn cut(&self) {
+        self.is_cut.store(true, Ordering::Relaxed);
+    }
+
+    fn check_cut(&self) -> Result<(), StoreError> {
+        match self.is_cut.load(Ordering::Relaxed) {
+            true => Err(StoreError::Unavailable { detail: "the process is dead".to_owned() }),
+            false => Ok(()),
+        }
+    }
+
+    /// How many commits were asked for so far.
+    pub fn n_commits(&self) -> usize {
+        self.n_commits.load(Ordering::Relaxed)
     }
 
     /// Adds to the end of a script; a store that breaks at random ignores it.
@@ -74,6 +105,7 @@ impl FaultyStore {
     }
 
     fn next_fault(&self) -> Option<Fault> {
+        self.n_commits.fetch_add(1, Ordering::Relaxed);
         self.plan().next_fault()
     }
 
@@ -112,6 +144,7 @@ impl fmt::Debug for FaultyStore {
 #[async_trait]
 impl Store for FaultyStore {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
+        self.check_cut()?;
         self.inner.get(key).await
     }
 
@@ -121,15 +154,19 @@ impl Store for FaultyStore {
         after: Option<&Key>,
         limit: usize,
     ) -> Result<Vec<(Key, Bytes)>, StoreError> {
+        self.check_cut()?;
         self.inner.scan(prefix, after, limit).await
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
-        match self.next_fault() {
+        let fault = self.next_fault();
+        self.check_cut()?;
+        match fault {
             None => self.inner.commit(batch).await,
             Some(Fault::FailBefore(error)) => Err(error),
             Some(Fault::Delay(delay)) => {
                 tokio::time::sleep(delay).await;
+                self.check_cut()?;
                 self.inner.commit(batch).await
             }
             Some(Fault::LoseReply) => {
@@ -142,6 +179,14 @@ impl Store for FaultyStore {
     async fn ready(&self) -> Result<(), StoreError> {
         self.inner.ready().await
     }
+
+    fn changes(&self, kind: KeyKind) -> Changes {
+        self.inner.changes(kind)
+    }
+
+    fn lead(&self, job: Job) -> Leadership {
+        self.inner.lead(job)
+    }
 }
 
 fn lost(detail: &str) -> CommitError {
@@ -151,7 +196,6 @@ fn lost(detail: &str) -> CommitError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::KeyKind;
     use crate::store::memory::MemoryStore;
 
     fn put(name: &str) -> (Key, Batch) {

@@ -86,7 +86,7 @@ async fn what_is_over_the_limit_is_refused_at_once() {
     let second = edge.call(router.clone(), request("/", &[])).await;
     assert_eq!(second.headers().get(RETRY_AFTER).map(|value| value.as_bytes()), Some(&b"1"[..]));
     assert_eq!(outcome(second).await, "503 overloaded");
-    let page = edge.metrics().encode().expect("metrics");
+    let page = edge.metrics.encode().expect("metrics");
     assert!(page.contains("heliograph_http_shed_total 1"), "{page}");
     assert!(page.contains("heliograph_http_in_flight 1"), "{page}");
 

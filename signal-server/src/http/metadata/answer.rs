@@ -65,12 +65,22 @@ pub(crate) async fn fit(answer: Response) -> Response {
         body = bytes::Bytes::from_static(b"{\"ok\":true}");
         parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    parts
-        .headers
-        .entry(CONTENT_TYPE)
-        .or_insert(HeaderValue::from_static("application/octet-stream"));
+    let content_type = with_charset(parts.headers.get(CONTENT_TYPE));
+    parts.headers.insert(CONTENT_TYPE, content_type);
     parts.headers.remove(CONTENT_LENGTH);
     Response::from_parts(parts, Body::from(body))
+}
+
+/// Neutron's agents of 2025.1 and later encode the answer anew, and drop it where they do not know in
+/// what: JSON they know, and text; of anything else the type has to say it.
+fn with_charset(content_type: Option<&HeaderValue>) -> HeaderValue {
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    let Some(content_type) = content_type else { return plain };
+    let Ok(text) = content_type.to_str() else { return plain };
+    if text.contains("charset=") || text.starts_with("application/json") {
+        return content_type.clone();
+    }
+    HeaderValue::try_from(format!("{text}; charset=utf-8")).unwrap_or(plain)
 }
 
 #[cfg(test)]
@@ -83,6 +93,18 @@ mod tests {
         let status = fitted.status().as_u16();
         let body = fitted.into_body().collect().await.expect("a body").to_bytes();
         assert_eq!(format!("{status} {}", String::from_utf8_lossy(&body)), expect);
+    }
+
+    #[test]
+    fn the_type_of_an_answer_says_how_it_is_encoded() {
+        let check = |given: Option<&'static str>, expect: &str| {
+            let given = given.map(HeaderValue::from_static);
+            assert_eq!(with_charset(given.as_ref()), expect);
+        };
+        check(None, "text/plain; charset=utf-8");
+        check(Some("application/json"), "application/json");
+        check(Some("application/xml"), "application/xml; charset=utf-8");
+        check(Some("text/html; charset=UTF-8"), "text/html; charset=UTF-8");
     }
 
     #[tokio::test]

@@ -18,16 +18,18 @@ use axum::http::header::{
     CONNECTION, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
-use axum::http::uri::{Authority, PathAndQuery, Scheme};
+use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use prometheus_client::metrics::gauge::Gauge;
+use rustls::ClientConfig;
 use serde::Deserialize;
 use signal_protocol::handle::HandleId;
 use tokio::time::{Instant, interval, timeout};
@@ -81,7 +83,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 /// The servers.
 #[derive(Debug)]
 pub(crate) struct Nova {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     servers: Vec<Server>,
     next: AtomicUsize,
     identities: Mutex<HashMap<(InstanceId, String), (Instant, Identity)>>,
@@ -89,7 +91,8 @@ pub(crate) struct Nova {
 
 #[derive(Debug)]
 struct Server {
-    authority: Authority,
+    /// Scheme, host and port.
+    url: Uri,
     is_up: AtomicBool,
     gauge: Gauge,
 }
@@ -115,19 +118,25 @@ pub(crate) enum NovaError {
 
 impl Nova {
     /// At least one server; the gauges tell whether each is up.
-    pub(crate) fn new(servers: Vec<(Authority, Gauge)>) -> Nova {
+    pub(crate) fn new(servers: Vec<(Uri, Gauge)>, tls: ClientConfig) -> Nova {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);
+        connector.enforce_http(false);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_CONNECTION)
             .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
             .http1_preserve_header_case(true)
             .build(connector);
-        let server = |(authority, gauge): (Authority, Gauge)| {
+        let server = |(url, gauge): (Uri, Gauge)| {
             gauge.set(1);
-            Server { authority, is_up: AtomicBool::new(true), gauge }
+            Server { url, is_up: AtomicBool::new(true), gauge }
         };
         Nova {
             client,
@@ -289,8 +298,8 @@ impl Nova {
 impl Server {
     fn address(&self, uri: &Uri) -> Uri {
         let mut parts = axum::http::uri::Parts::default();
-        parts.scheme = Some(Scheme::HTTP);
-        parts.authority = Some(self.authority.clone());
+        parts.scheme = self.url.scheme().cloned();
+        parts.authority = self.url.authority().cloned();
         let root = PathAndQuery::from_static("/");
         parts.path_and_query = Some(uri.path_and_query().cloned().unwrap_or(root));
         Uri::from_parts(parts).unwrap_or_default()
@@ -300,8 +309,8 @@ impl Server {
         let was_up = self.is_up.swap(is_up, Ordering::Relaxed);
         self.gauge.set(i64::from(is_up));
         match (was_up, is_up) {
-            (true, false) => tracing::warn!(server = %self.authority, "a metadata server is down"),
-            (false, true) => tracing::info!(server = %self.authority, "a metadata server is up"),
+            (true, false) => tracing::warn!(server = %self.url, "a metadata server is down"),
+            (false, true) => tracing::info!(server = %self.url, "a metadata server is up"),
             _ => {}
         }
     }

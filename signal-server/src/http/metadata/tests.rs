@@ -103,18 +103,27 @@ impl Scene {
     }
 
     async fn with_app(servers: &[SocketAddr], app: AppState) -> Scene {
-        let server = |address: &SocketAddr| address.to_string().parse().expect("host:port");
+        let server =
+            |address: &SocketAddr| format!("http://{address}/").parse().expect("host:port");
         let settings = GatewaySettings {
             servers: servers.iter().map(server).collect(),
             secrets: ["old", SECRET].map(|text| Secret::new(text.to_owned())).into(),
             limits: EdgeLimits { max_in_flight: 16, max_long_polls: 16 },
+            nova_tls: crate::tls::client_config(None).expect("no file to read"),
+            tls: None,
         };
         let public = crate::http::public_router(app.clone());
         let gateway = Gateway::new(settings, app.clone(), public);
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a socket");
         let address = listener.local_addr().expect("an address");
         let shutdown = Shutdown::new();
-        tokio::spawn(listener::serve(listener, gateway, shutdown.clone(), Duration::ZERO));
+        tokio::spawn(listener::serve(
+            listener,
+            gateway,
+            Arc::default(),
+            shutdown.clone(),
+            Duration::ZERO,
+        ));
         Scene { gateway: address, app, shutdown }
     }
 

@@ -20,6 +20,7 @@ use crate::http::body::RequestBody;
 use crate::http::native::permit::{AccountPermit, ReadPermit, SignalPermit};
 use crate::http::native::query::{self, PageQuery, WaitQuery};
 use crate::http::native::{JsonBody, json};
+use crate::mailbox::limits::MAX_HANDLE_COUNT;
 use crate::mailbox::{Handle, HandleSummary, NewHandle, Receipt};
 
 /// How many distinct ids complete a handle unless its maker says otherwise.
@@ -31,9 +32,6 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long a signal URL outlives its handle's time, in seconds. A late signal is still stored, so that
 /// somebody can see that the instance came up after all.
 const LATE_SIGNAL_SECONDS: i64 = 24 * 3600;
-
-/// The most distinct ids that may be asked for: as many as `OS::Heat::SwiftSignal` takes.
-const MAX_COUNT: u32 = 1000;
 
 /// The shortest time: a second, the unit in which times are kept.
 const MIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -64,8 +62,8 @@ pub(crate) async fn create(
         asked.count.unwrap_or(DEFAULT_COUNT),
         asked.timeout.map_or(DEFAULT_TIMEOUT, |text| text.0),
     );
-    if !(1..=MAX_COUNT).contains(&count) {
-        return Err(out_of_range("count", &format!("1 to {MAX_COUNT}")));
+    if !(1..=MAX_HANDLE_COUNT).contains(&count) {
+        return Err(out_of_range("count", &format!("1 to {MAX_HANDLE_COUNT}")));
     }
     if timeout.subsec_millis() != 0 || !(MIN_TIMEOUT..=MAX_TIMEOUT).contains(&timeout) {
         return Err(out_of_range("timeout", "whole seconds, 1 s to 12 h"));

@@ -53,9 +53,10 @@ pub(crate) async fn get(
     request_headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (query, format) = query::parse(&uri, &request_headers)?;
-    let account = state.mailboxes.account(permit.account()).await?;
+    let account = state.mailboxes.existing_account(permit.account()).await?;
     let containers = state.mailboxes.list_containers(permit.account(), &query).await?;
-    let headers = headers_of(&account);
+    // A look makes nothing; only whoever asks for the key gets one.
+    let headers = account.as_ref().map_or_else(no_account, headers_of);
     match format {
         Format::Text => {
             let names = containers.iter().map(|entry| entry.name.as_str());
@@ -74,6 +75,15 @@ pub(crate) async fn get(
             Ok(json_listing(headers, &entries))
         }
     }
+}
+
+/// What is said of an account in which there is nothing.
+fn no_account() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for name in ["x-account-container-count", "x-account-object-count", "x-account-bytes-used"] {
+        insert_number(&mut headers, HeaderName::from_static(name), 0);
+    }
+    headers
 }
 
 fn headers_of(account: &Account) -> HeaderMap {

@@ -3,19 +3,26 @@
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::Serialize;
 
 use crate::app::AppState;
 use crate::error::ApiError;
-use crate::http::permit::{ContainerPermit, Refusal};
+use crate::http::permit::ContainerPermit;
+use crate::http::permit::listing::ListingPermit;
 use crate::http::swift::account::{json_listing, text_listing};
 use crate::http::swift::query::{self, Format};
 use crate::http::swift::time::{listing_time, x_timestamp};
 use crate::http::swift::{KeyHeaders, empty, insert, insert_number, refuse_unsupported};
+use crate::mailbox::error::MailboxError;
 use crate::mailbox::{Container, ContainerUpdate, Creation, ListingEntry};
 
 const X_VERSIONS_LOCATION: HeaderName = HeaderName::from_static("x-versions-location");
+
+/// Who is expected to signal, with commas between them: the one property of their own that containers have
+/// here. Heat sets it for `OS::Swift::Container`.
+const X_EXPECT: HeaderName = HeaderName::from_static("x-container-meta-expect");
+const X_REMOVE_EXPECT: HeaderName = HeaderName::from_static("x-remove-container-meta-expect");
 
 /// One line of a JSON listing. The two forms have no key in common, so Swift needs no tag.
 #[derive(Debug, Serialize)]
@@ -50,7 +57,7 @@ pub(crate) async fn put(
     Ok(empty(status, HeaderMap::new()))
 }
 
-/// `POST`: changes keys and the versions location.
+/// `POST`: changes keys, the versions location, and who is expected to signal.
 pub(crate) async fn post(
     permit: ContainerPermit,
     State(state): State<AppState>,
@@ -76,21 +83,27 @@ pub(crate) async fn head(
 
 /// `GET`: pending signals and plain objects.
 pub(crate) async fn get(
-    permit: Result<ContainerPermit, Refusal>,
+    permit: ListingPermit,
     State(state): State<AppState>,
     uri: Uri,
     request_headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (query, format) = query::parse(&uri, &request_headers)?;
-    let permit = match permit {
-        Ok(permit) => permit,
-        // Whoever it is, an empty listing tells nothing; and Heat goes on polling.
-        Err(Refusal::AwayForLong(_)) => return Ok(empty_listing(format)),
-        Err(refusal) => return Ok(refusal.into_response()),
+    let ListingPermit::Full(permit) = permit else {
+        return Ok(empty_listing(format));
     };
-    let container = state.mailboxes.container(permit.container()).await?;
-    let headers = headers_of(&container);
-    let entries = state.mailboxes.list_objects(permit.container(), &query).await?;
+    let listed = async {
+        let container = state.mailboxes.container(permit.container()).await?;
+        state.stacks.asked_for(permit.container());
+        let entries = state.mailboxes.list_objects(permit.container(), &query).await?;
+        Ok((headers_of(&container), entries))
+    };
+    let (headers, entries) = match listed.await {
+        Ok(listed) => listed,
+        // Heat fails a stack over errors that last; it asks again a second after an empty listing.
+        Err(error) if MailboxError::is_store_away(&error) => return Ok(empty_listing(format)),
+        Err(error) => return Err(error.into()),
+    };
     match format {
         Format::Text => {
             let names = entries.iter().map(|entry| match entry {
@@ -127,7 +140,17 @@ fn update_of(headers: &HeaderMap) -> Result<ContainerUpdate, ApiError> {
     let versions_location = headers
         .get(X_VERSIONS_LOCATION)
         .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    Ok(ContainerUpdate { versions_location, keys: KeyHeaders::of_container().read(headers)? })
+    let keys = KeyHeaders::of_container().read(headers)?;
+    Ok(ContainerUpdate { versions_location, keys, expected: expected_of(headers) })
+}
+
+fn expected_of(headers: &HeaderMap) -> Option<Vec<String>> {
+    if headers.contains_key(X_REMOVE_EXPECT) {
+        return Some(Vec::new());
+    }
+    let text = String::from_utf8_lossy(headers.get(X_EXPECT)?.as_bytes());
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    Some(names.map(str::to_owned).collect())
 }
 
 fn headers_of(container: &Container) -> HeaderMap {
@@ -146,6 +169,9 @@ fn headers_of(container: &Container) -> HeaderMap {
     insert(&mut headers, HeaderName::from_static("x-timestamp"), &created_at);
     if let Some(location) = &container.versions_location {
         insert(&mut headers, X_VERSIONS_LOCATION, location);
+    }
+    if !container.expected.is_empty() {
+        insert(&mut headers, X_EXPECT, &container.expected.join(","));
     }
     KeyHeaders::of_container().write(&container.keys, &mut headers);
     headers

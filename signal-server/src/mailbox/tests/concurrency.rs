@@ -2,57 +2,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::FutureExt;
 use tokio::task::JoinSet;
 
 use super::*;
 use crate::clock::SystemClock;
 use crate::store::faulty::{FaultRates, FaultyStore};
-use crate::store::{Batch, CommitError, Key};
 
-/// Counts commits, and lets them take a moment, as a disk does.
-#[derive(Debug)]
-struct SlowStore {
-    inner: MemoryStore,
-    n_commits: std::sync::atomic::AtomicUsize,
-}
+/// Every commit takes a moment, as on a disk.
+const SLOW: FaultRates =
+    FaultRates { fail_before: 0, delay: 1_000, max_delay: Duration::from_millis(1), lose_reply: 0 };
 
-#[async_trait::async_trait]
-impl Store for SlowStore {
-    async fn get(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
-        self.inner.get(key).await
-    }
-
-    async fn scan(
-        &self,
-        prefix: &Key,
-        after: Option<&Key>,
-        limit: usize,
-    ) -> Result<Vec<(Key, Bytes)>, StoreError> {
-        self.inner.scan(prefix, after, limit).await
-    }
-
-    async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
-        self.n_commits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        self.inner.commit(batch).await
-    }
-
-    async fn ready(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
+fn slow_bench() -> (Bench, Arc<FaultyStore>) {
+    let store = Arc::new(FaultyStore::seeded(Arc::new(MemoryStore::new()), 1, SLOW));
+    let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
+    let mailboxes = Mailboxes::new(store.clone(), clock.clone(), Limits::default());
+    (Bench { mailboxes, clock, store: Arc::default() }, store)
 }
 
 #[tokio::test(start_paused = true)]
 async fn signals_for_one_handle_share_commits() {
-    let store = Arc::new(SlowStore { inner: MemoryStore::new(), n_commits: 0.into() });
-    let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
-    let bench = Bench {
-        mailboxes: Mailboxes::new(store.clone(), clock.clone(), Limits::default()),
-        clock,
-        store: Arc::default(),
-    };
+    let (bench, store) = slow_bench();
     let handle = bench.handle().await;
-    let before = store.n_commits.load(std::sync::atomic::Ordering::Relaxed);
+    let before = store.n_commits();
     let signals = (0..800).map(|number| {
         // Every signal twice, so that repetitions meet in one round.
         let body = format!(r#"{{"id":{}}}"#, number / 2);
@@ -62,13 +34,27 @@ async fn signals_for_one_handle_share_commits() {
     let receipts = futures_util::future::join_all(signals).await;
     assert_eq!(receipts.iter().filter(|receipt| **receipt == Receipt::Stored).count(), 400);
     assert_eq!(bench.listing().await.split(' ').count(), 400);
-    let n_commits = store.n_commits.load(std::sync::atomic::Ordering::Relaxed) - before;
+    let n_commits = store.n_commits() - before;
     assert!(n_commits <= 25, "{n_commits} commits");
+}
+
+/// Whoever comes first works for those behind it, too.
+#[tokio::test(start_paused = true)]
+async fn a_change_goes_on_when_its_caller_goes_away() {
+    let (bench, _) = slow_bench();
+    let handle = bench.handle().await;
+    let mut first = Box::pin(bench.signal(&handle, r#"{"id":"first"}"#));
+    let mut second = Box::pin(bench.signal(&handle, r#"{"id":"second"}"#));
+    assert!(first.as_mut().now_or_never().is_none());
+    assert!(second.as_mut().now_or_never().is_none());
+    drop(first);
+    assert_eq!(second.await.expect("a signal"), Receipt::Stored);
+    assert_eq!(bench.listing().await.split(' ').count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_mailbox_with_too_many_waiting_refuses_at_once() {
-    let store = Arc::new(SlowStore { inner: MemoryStore::new(), n_commits: 0.into() });
+    let store = Arc::new(FaultyStore::seeded(Arc::new(MemoryStore::new()), 1, SLOW));
     let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
     let mailboxes = Mailboxes::new(store, clock.clone(), Limits::default());
     let bench = Bench { mailboxes, clock, store: Arc::default() };

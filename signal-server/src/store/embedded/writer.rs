@@ -209,8 +209,8 @@ impl Records {
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
         for (key, value) in overlay {
             match value {
-                Some(value) => batch.insert(&self.keyspace, key.as_bytes(), value.as_ref()),
-                None => batch.remove(&self.keyspace, key.as_bytes()),
+                Some(value) => batch.insert(&self.keyspace, key.to_bytes(), value.clone()),
+                None => batch.remove(&self.keyspace, key.to_bytes()),
             }
         }
         batch.commit().map_err(|error| write_error(&error))
