@@ -7,17 +7,30 @@
 //! say what was done, and a second run ends with one container and one signal id.
 
 pub mod fault;
+pub mod files;
 pub mod step;
 pub mod watch;
 
 mod act;
 mod conclude;
 pub(crate) mod containers;
-mod follow;
+mod dependencies;
+pub(crate) mod engines;
+mod facts;
+pub(crate) mod follow;
+mod guarding;
+mod images;
+pub(crate) mod labels;
+mod objects;
+mod prepare;
 pub(crate) mod progress;
 mod pull_report;
 mod pump;
+mod pumps;
+mod services;
 pub(crate) mod sources;
+pub(crate) mod standing;
+pub(crate) mod update;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,11 +40,13 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout_at};
 
-use crate::boot::containers::OurContainer;
 use crate::boot::fault::{FaultPoint, Faults};
+use crate::boot::guarding::Guarding;
 use crate::boot::progress::Progress;
-use crate::boot::pump::Pump;
+use crate::boot::pumps::Pumps;
+use crate::boot::services::Members;
 use crate::boot::step::Step;
+use crate::boot::update::Fingerprint;
 use crate::console::Console;
 use crate::datasource::{self, Datasource, Found};
 use crate::engine::{Engine, EngineError};
@@ -62,8 +77,14 @@ pub struct Settings {
     /// Sockets of engines; the first that answers is used.
     pub engine_sockets: Vec<PathBuf>,
     pub instance_id: Option<String>,
+    /// The image of a service that names none.
+    pub default_image: Option<String>,
     pub state_directory: PathBuf,
     pub console: Console,
+    /// PEM; trusted for HTTPS where images come from, beside those of system and document.
+    pub authorities: Vec<String>,
+    /// Containers are kept from the metadata service, but for those that may reach it.
+    pub is_metadata_guarded: bool,
     pub transport: Arc<dyn Transport>,
     /// Tells a relay at the metadata address how far the run is.
     pub reporter: Option<Reporter>,
@@ -84,12 +105,17 @@ pub struct Run {
     settings: Settings,
     progress: Progress,
     outbox: Outbox,
+    /// What the datasources said.
+    given: Option<Fingerprint>,
+    /// What the document may refer to.
+    document_facts: userdata::Facts,
     /// What the signal needs, as soon as it is known.
     subject: Option<Subject>,
     order: Order,
     engine: Option<Arc<dyn Engine>>,
-    container: Option<OurContainer>,
-    pump: Option<Pump>,
+    members: Members,
+    pumps: Pumps,
+    guarding: Guarding,
     /// What the step that runs is waiting for, for the reason if it waits too long.
     last_trouble: Option<Trouble>,
 }
@@ -109,13 +135,14 @@ struct Order {
     id: Option<String>,
     timeout: Duration,
     log_lines: u32,
+    /// The document's only service.
     service: Option<String>,
 }
 
 #[derive(Debug)]
-enum Trouble {
+pub(crate) enum Trouble {
     Engine(EngineError),
-    Container(String),
+    Container { service: String, what: String },
 }
 
 /// How the work went when nothing failed.
@@ -137,12 +164,15 @@ pub async fn boot(settings: Settings) -> Result<(Run, Exit), AgentError> {
 impl Run {
     fn new(mut settings: Settings) -> Result<Run, AgentError> {
         let state = StateDirectory::open(&settings.state_directory).map_err(AgentError::State)?;
+        let guarding = Guarding::new(settings.is_metadata_guarded);
         let outbox = Outbox::open(&state.outbox_path()).map_err(AgentError::Outbox)?;
         Ok(Run {
             progress: Progress::new(state, settings.reporter.take(), Instant::now()),
             settings,
             outbox,
+            given: None,
             subject: None,
+            document_facts: userdata::Facts::default(),
             order: Order {
                 handle: None,
                 handle_error: None,
@@ -152,8 +182,9 @@ impl Run {
                 service: None,
             },
             engine: None,
-            container: None,
-            pump: None,
+            members: Members::default(),
+            pumps: Pumps::default(),
+            guarding,
             last_trouble: None,
         })
     }
@@ -195,8 +226,11 @@ impl Run {
             let reports = reports.collect::<Vec<_>>().join("; ");
             return Err(AgentError::NoDatasource { reports });
         };
+        self.given = update::fingerprint(&found);
         let instance_id = self.instance_id(&found)?;
         self.progress.status.instance_id = Some(instance_id.clone());
+        self.document_facts =
+            facts::of(&instance_id, found.facts, self.settings.default_image.take());
         let Some(user_data) = found.user_data else {
             return Err(AgentError::NothingToDo {
                 why: "this instance has no user data".to_owned(),
@@ -236,7 +270,7 @@ impl Run {
 
     fn document(&mut self, user_data: &[u8], text: &str) -> Result<Document, AgentError> {
         self.progress.enter(Step::Document);
-        let document = match userdata::parse(text) {
+        let document = match userdata::parse_with(text, &self.document_facts) {
             Ok(document) => document,
             Err(diagnostic) => {
                 // Its author has to be told, so the handle is looked for all the same.
@@ -257,11 +291,14 @@ impl Run {
 
     fn plan(&mut self, document: &Document) -> Result<Plan, AgentError> {
         self.progress.enter(Step::Plan);
-        let plan = Plan::new(document);
+        let plan = Plan::new(document, &self.settings.state_directory);
         if let Some(subject) = &mut self.subject {
             subject.document_hash.clone_from(&plan.document_hash);
         }
-        self.order.service = plan.containers.first().map(|one| one.service.clone());
+        self.order.service = match plan.containers.as_slice() {
+            [only] => Some(only.service.clone()),
+            _ => None,
+        };
         self.progress.status.document_hash = Some(plan.document_hash.clone());
         self.settings.faults.reach(FaultPoint::AfterPlan);
         Ok(plan)
@@ -305,10 +342,18 @@ impl Run {
                 return AgentError::Engine { step, source };
             }
             Some(Trouble::Engine(error)) => Some(crate::error::chain(&error)),
-            Some(Trouble::Container(what)) => Some(what),
+            Some(Trouble::Container { service, what }) if self.order.service.is_none() => {
+                Some(format!("service {service}: {what}"))
+            }
+            Some(Trouble::Container { what, .. }) => Some(what),
             None => None,
         };
         let after = Instant::now() - self.progress.journal.started_at();
         AgentError::Deadline { step, after, last_trouble }
     }
+}
+
+/// The engine, not what was asked of it, is the trouble.
+pub(crate) fn is_engine_away(error: &EngineError) -> bool {
+    matches!(error, EngineError::Unreachable { .. } | EngineError::Broken { .. })
 }

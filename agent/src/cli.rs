@@ -1,29 +1,32 @@
 //! The commands.
 
+mod analyze;
+mod convert;
+mod doctor;
+mod generate;
+mod logs;
+mod run;
+mod schema;
 mod signal;
+pub mod snapshot;
 mod status;
+mod stop;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use tokio::signal::unix::SignalKind;
+use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
 
-use crate::boot::fault::{FaultPoint, Faults};
-use crate::boot::{self, Settings, sources};
+use crate::boot::fault::FaultPoint;
+use crate::cli::logs::LogsArguments;
 use crate::cli::signal::SignalArguments;
-use crate::config::{Config, ConfigError, Flags};
-use crate::console::Console;
+use crate::cli::snapshot::SnapshotArguments;
+use crate::config::{Config, ConfigError, DEFAULT_STATE_DIRECTORY, Flags};
 use crate::durable;
 use crate::error::{AgentError, Exit, chain};
 use crate::plan::Plan;
-use crate::signal::Transport;
-use crate::signal::direct::Direct;
-use crate::signal::gateway::{Gateway, Reporter};
-use crate::signal::ladder::Ladder;
-use crate::state;
 use crate::userdata;
 use crate::userdata::document::Document;
 
@@ -47,9 +50,21 @@ enum Command {
         /// Stay, and keep writing the container's output to the console
         #[arg(long)]
         follow: bool,
+        /// Where the service manager wants to be told that the success is acknowledged
+        #[arg(long, hide = true, env = "NOTIFY_SOCKET")]
+        notify_socket: Option<String>,
     },
     /// Print what would be asked of the engine, as JSON, without asking anything
-    Plan { file: PathBuf },
+    Plan {
+        file: PathBuf,
+        /// Hide the values of environment variables
+        #[arg(long)]
+        redact: bool,
+    },
+    /// Write a document of another program as a `#docker` document
+    Convert { from: convert::From, file: PathBuf },
+    /// Print the JSON Schema of documents
+    Schema,
     /// Check a document
     Validate { file: PathBuf },
     /// Tell how far the run on this instance is
@@ -69,6 +84,51 @@ enum Command {
         #[command(flatten)]
         arguments: SignalArguments,
     },
+    /// Print what the containers have written
+    Logs {
+        #[command(flatten)]
+        flags: Flags,
+        #[command(flatten)]
+        arguments: LogsArguments,
+    },
+    /// Save a container as an image: to a registry, or to a file that `docker load` takes
+    Snapshot {
+        #[command(flatten)]
+        flags: Flags,
+        #[command(flatten)]
+        arguments: SnapshotArguments,
+    },
+    /// Stop the containers in the reverse order of their start; the next run starts them again
+    Stop {
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Remove the containers, networks and files that the agent made; volumes are kept
+    Terminate {
+        #[command(flatten)]
+        flags: Flags,
+        /// Remove the volumes that the agent made, too, with the data in them
+        #[arg(long)]
+        volumes: bool,
+    },
+    /// Ask every hop from user data to the handle whether it works; exit code 1 if one is broken
+    Doctor {
+        #[command(flatten)]
+        flags: Flags,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print where the time of the last run went
+    Analyze {
+        #[command(flatten)]
+        flags: Flags,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a shell's completions for this program
+    Completions { shell: Shell },
+    /// Write man pages into a directory
+    Man { directory: PathBuf },
     /// Print the version
     Version,
     /// Print the names that HELIOGRAPH_FAULT_POINT takes; for tests
@@ -87,15 +147,29 @@ pub async fn run(cli: Cli) -> Exit {
 
 async fn dispatch(command: Command) -> Result<Exit, AgentError> {
     match command {
-        Command::Run { flags, follow } => run_boot(&configure(flags)?, follow).await,
-        Command::Plan { file } => plan(&file),
+        Command::Run { flags, follow, notify_socket } => {
+            run::run(&configure(flags)?, follow, notify_socket.as_deref()).await
+        }
+        Command::Plan { file, redact } => plan(&file, redact),
+        Command::Convert { from, file } => convert::convert(from, &file),
+        Command::Schema => Ok(schema::schema()),
         Command::Validate { file } => validate(&file),
         Command::Status { flags, wait, json } => {
             status::status(&configure(flags)?.state_dir, wait, json).await
         }
+        Command::Logs { flags, arguments } => logs::logs(&configure(flags)?, &arguments).await,
+        Command::Snapshot { flags, arguments } => {
+            snapshot::snapshot(&configure(flags)?, &arguments).await
+        }
+        Command::Stop { flags } => stop::stop(&configure(flags)?).await,
+        Command::Terminate { flags, volumes } => stop::terminate(&configure(flags)?, volumes).await,
         Command::Signal { flags, arguments } => {
             signal::send_by_hand(&configure(flags)?, arguments).await
         }
+        Command::Doctor { flags, json } => doctor::doctor(&configure(flags)?, json).await,
+        Command::Analyze { flags, json } => analyze::analyze(&configure(flags)?.state_dir, json),
+        Command::Completions { shell } => Ok(generate::completions(shell)),
+        Command::Man { directory } => generate::man_pages(&directory),
         Command::Version => {
             print(&format!("heliograph-agent {}", env!("CARGO_PKG_VERSION")));
             Ok(Exit::Success)
@@ -107,48 +181,13 @@ async fn dispatch(command: Command) -> Result<Exit, AgentError> {
     }
 }
 
-async fn run_boot(config: &Config, follow: bool) -> Result<Exit, AgentError> {
-    let (transport, gateway) = transports(config)?;
-    let settings = Settings {
-        datasources: sources::sources(config),
-        is_user_data_named: config.user_data.is_some(),
-        engine_sockets: config.engine_sockets.clone(),
-        instance_id: config.instance_id.clone(),
-        state_directory: config.state_dir.clone(),
-        console: Console::new(&config.console),
-        transport,
-        reporter: gateway.map(Reporter::start),
-        faults: Faults(config.fault_point),
-    };
-    let (run, exit) = boot::boot(settings).await?;
-    if follow {
-        run.follow(shutdown()).await;
-    }
-    Ok(exit)
-}
-
-/// All ways to a handle as one transport, and the gateway also by itself, if there is one.
-type Transports = (Arc<dyn Transport>, Option<Arc<Gateway>>);
-
-fn transports(config: &Config) -> Result<Transports, AgentError> {
-    let direct: Arc<dyn Transport> = Arc::new(Direct::default());
-    let Some(address) = config.metadata_address else {
-        return Ok((direct, None));
-    };
-    let key = match config.instance_key {
-        true => Some(state::instance_key(&config.state_dir).map_err(AgentError::State)?),
-        false => None,
-    };
-    let gateway = Arc::new(Gateway::new(address, key));
-    Ok((Arc::new(Ladder::new(direct, gateway.clone())), Some(gateway)))
-}
-
 /// Prints what the engine would be asked: it is the user's own document on the user's own terminal.
-fn plan(file: &Path) -> Result<Exit, AgentError> {
+fn plan(file: &Path, redact: bool) -> Result<Exit, AgentError> {
     let Some(document) = load(file)? else {
         return Ok(Exit::Usage);
     };
-    let json = Plan::new(&document).to_json();
+    let plan = Plan::new(&document, Path::new(DEFAULT_STATE_DIRECTORY));
+    let json = if redact { plan.to_redacted_json() } else { plan.to_json() };
     print(&serde_json::to_string_pretty(&json).unwrap_or_default());
     Ok(Exit::Success)
 }
@@ -195,30 +234,12 @@ fn configure(flags: Flags) -> Result<Config, AgentError> {
     Ok(config)
 }
 
-/// When the process is asked to stop. Containers keep running.
-async fn shutdown() {
-    let (terminate, interrupt) =
-        (unix_signal(SignalKind::terminate()), unix_signal(SignalKind::interrupt()));
-    tokio::select! {
-        () = terminate => {}
-        () = interrupt => {}
-    }
-}
-
-async fn unix_signal(kind: SignalKind) {
-    match tokio::signal::unix::signal(kind) {
-        Ok(mut stream) => drop(stream.recv().await),
-        // Without a handler the signal ends the process, which is what it asks for.
-        Err(_) => std::future::pending().await,
-    }
-}
-
 /// Writes a result to standard output. A reader that has gone away has had enough.
 pub(crate) fn print(line: &str) {
     drop(writeln!(std::io::stdout(), "{line}"));
 }
 
-fn complain(line: &str) {
+pub(crate) fn complain(line: &str) {
     drop(writeln!(std::io::stderr(), "heliograph-agent: {line}"));
 }
 
@@ -249,6 +270,13 @@ mod tests {
         check("heliograph-agent status --wait --json --state-dir D", true);
         check("heliograph-agent signal --status FAILURE --reason r --id i --data {}", true);
         check("heliograph-agent signal --status MAYBE", false);
+        check("heliograph-agent logs web --follow --tail 10", true);
+        check("heliograph-agent snapshot web --to registry r.example/web:1", true);
+        check("heliograph-agent snapshot web --to file /tmp/web.tar", true);
+        check("heliograph-agent snapshot web", false);
+        check("heliograph-agent stop --engine unix:///e", true);
+        check("heliograph-agent terminate --volumes", true);
+        check("heliograph-agent run --follow --watch-metadata 5", true);
         check("heliograph-agent version", true);
         check("heliograph-agent fault-points", true);
         check("heliograph-agent run --fault-point after_create", true);

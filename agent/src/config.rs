@@ -17,7 +17,7 @@ use crate::signal::gateway::METADATA_ADDRESS;
 /// Read if it is there and no other is named.
 const DEFAULT_FILE: &str = "/etc/heliograph/agent.toml";
 
-const DEFAULT_STATE_DIRECTORY: &str = "/var/lib/heliograph-agent";
+pub(crate) const DEFAULT_STATE_DIRECTORY: &str = "/var/lib/heliograph-agent";
 
 const DEFAULT_CONSOLE: &str = "/dev/console";
 
@@ -26,6 +26,9 @@ const DEFAULT_ENGINES: [&str; 2] = ["/var/run/docker.sock", "/run/podman/podman.
 
 /// Six options need a few hundred bytes.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
+
+/// All authorities that browsers trust have 250 KiB.
+const MAX_CA_FILE_BYTES: u64 = 1024 * 1024;
 
 /// An id is part of the signal's id and a label on the container; real ones are UUIDs.
 const MAX_INSTANCE_ID_BYTES: usize = 256;
@@ -51,6 +54,14 @@ pub struct Flags {
     /// This instance's id, instead of what the datasource says
     #[arg(long, value_name = "ID", env = "HELIOGRAPH_AGENT_INSTANCE_ID", hide_env_values = true)]
     pub instance_id: Option<String>,
+    /// The image of a service that names none
+    #[arg(
+        long,
+        value_name = "IMAGE",
+        env = "HELIOGRAPH_AGENT_DEFAULT_IMAGE",
+        hide_env_values = true
+    )]
+    pub default_image: Option<String>,
     /// Where the metadata service is, IP:PORT, or `off` to send no signal that way
     /// [default: 169.254.169.254:80]
     #[arg(
@@ -63,6 +74,24 @@ pub struct Flags {
     /// Give the relay at the metadata address a key, so that no container can speak for the agent
     #[arg(long, env = "HELIOGRAPH_AGENT_INSTANCE_KEY", hide_env_values = true, num_args = 0..=1, default_missing_value = "true")]
     pub instance_key: Option<bool>,
+    /// Leave the result in Nova's password slot as well, for `nova get-password`
+    #[arg(long, env = "HELIOGRAPH_AGENT_PASSWORD_SLOT", hide_env_values = true, num_args = 0..=1, default_missing_value = "true")]
+    pub password_slot: Option<bool>,
+    /// Keep containers from the metadata service [default: true if user data comes from the cloud]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "HELIOGRAPH_AGENT_METADATA_GUARD",
+        hide_env_values = true
+    )]
+    pub metadata_guard: Option<bool>,
+    /// With `run --follow`: ask the datasources again every so many seconds, and run again when they
+    /// say something else [default: 30 if no number is given; not at all without the flag]
+    #[arg(long, value_name = "SECONDS", env = "HELIOGRAPH_AGENT_WATCH_METADATA", hide_env_values = true, num_args = 0..=1, default_missing_value = "30")]
+    pub watch_metadata: Option<u64>,
+    /// Trust the certificates in this PEM file, beside the system's, where images come from
+    #[arg(long, value_name = "FILE", env = "HELIOGRAPH_AGENT_CA_FILE", hide_env_values = true)]
+    pub ca_file: Option<PathBuf>,
     /// What to log to standard error, such as `info` or `heliograph_agent=debug`
     #[arg(long, value_name = "FILTER", env = "HELIOGRAPH_AGENT_LOG", hide_env_values = true)]
     pub log: Option<String>,
@@ -80,8 +109,13 @@ struct ConfigFile {
     console: Option<PathBuf>,
     engine: Option<String>,
     instance_id: Option<String>,
+    default_image: Option<String>,
     metadata_address: Option<String>,
     instance_key: Option<bool>,
+    password_slot: Option<bool>,
+    metadata_guard: Option<bool>,
+    watch_metadata: Option<u64>,
+    ca_file: Option<PathBuf>,
     log: Option<String>,
 }
 
@@ -94,9 +128,17 @@ pub struct Config {
     /// In the order in which they are tried.
     pub engine_sockets: Vec<PathBuf>,
     pub instance_id: Option<String>,
+    /// The image of a service that names none.
+    pub default_image: Option<String>,
     /// None: no signal goes by way of the metadata address.
     pub metadata_address: Option<SocketAddr>,
     pub instance_key: bool,
+    pub password_slot: bool,
+    pub metadata_guard: bool,
+    /// None: what the datasources said once holds until the next run.
+    pub watch_metadata_seconds: Option<u64>,
+    /// Certificates, in PEM, that are trusted beside the system's.
+    pub authorities: Vec<String>,
     pub log: String,
     pub fault_point: Option<FaultPoint>,
 }
@@ -104,6 +146,8 @@ pub struct Config {
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    #[error("CA file has no certificate in PEM in it")]
+    Authorities,
     #[error("read the configuration file {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("understand the configuration file {}", path.display())]
@@ -148,18 +192,28 @@ impl Config {
         if instance_id.as_deref().is_some_and(|id| !is_instance_id(id)) {
             return Err(ConfigError::InstanceId);
         }
+        let user_data = flags.user_data.or(file.user_data);
         let state_dir = flags.state_dir.or(file.state_dir);
         let console = flags.console.or(file.console);
         Ok(Config {
-            user_data: flags.user_data.or(file.user_data),
+            user_data: user_data.clone(),
             state_dir: state_dir.unwrap_or_else(|| DEFAULT_STATE_DIRECTORY.into()),
             console: console.unwrap_or_else(|| DEFAULT_CONSOLE.into()),
             engine_sockets,
             instance_id,
+            default_image: flags.default_image.or(file.default_image),
             metadata_address: metadata_address(
                 flags.metadata_address.or(file.metadata_address).as_deref(),
             )?,
             instance_key: flags.instance_key.or(file.instance_key).unwrap_or(false),
+            password_slot: flags.password_slot.or(file.password_slot).unwrap_or(false),
+            // Whoever names a file tries a document out, on a machine whose firewall is theirs.
+            metadata_guard: flags
+                .metadata_guard
+                .or(file.metadata_guard)
+                .unwrap_or(user_data.is_none()),
+            watch_metadata_seconds: watch_interval(flags.watch_metadata.or(file.watch_metadata)),
+            authorities: authorities(flags.ca_file.or(file.ca_file).as_deref())?,
             log: flags.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
             fault_point: fault_point(flags.fault_point.as_deref())?,
         })
@@ -188,6 +242,21 @@ fn metadata_address(text: Option<&str>) -> Result<Option<SocketAddr>, ConfigErro
         Some("off") => Ok(None),
         Some(text) => text.parse().map(Some).map_err(|_| ConfigError::MetadataAddress),
     }
+}
+
+/// Never: 0 says so in a place that overrides another.
+fn watch_interval(seconds: Option<u64>) -> Option<u64> {
+    seconds.filter(|seconds| *seconds > 0)
+}
+
+/// Read now, so that a wrong path is told before anything is done.
+fn authorities(path: Option<&Path>) -> Result<Vec<String>, ConfigError> {
+    let Some(path) = path else { return Ok(Vec::new()) };
+    let unreadable = |source| ConfigError::Read { path: path.to_owned(), source };
+    let content = durable::read(path, MAX_CA_FILE_BYTES).map_err(unreadable)?;
+    let content = content.ok_or_else(|| unreadable(io::ErrorKind::NotFound.into()))?;
+    let text = String::from_utf8(content).ok().filter(|text| text.contains("BEGIN CERTIFICATE"));
+    Ok(vec![text.ok_or(ConfigError::Authorities)?])
 }
 
 /// Set to nothing is not set: that is how a test script says "nowhere".
@@ -222,8 +291,13 @@ mod tests {
             console: "/flag".into(),
             engine_sockets: vec!["/e".into()],
             instance_id: None,
+            default_image: None,
             metadata_address: Some(METADATA_ADDRESS),
             instance_key: false,
+            password_slot: false,
+            metadata_guard: true,
+            watch_metadata_seconds: None,
+            authorities: Vec::new(),
             log: "info".to_owned(),
             fault_point: None,
         };

@@ -15,8 +15,10 @@
 pub mod config_drive;
 pub mod ec2;
 pub mod file;
+pub mod gce;
 pub mod nocloud;
 pub mod openstack;
+pub mod seed;
 
 pub mod drive;
 pub mod volume;
@@ -36,8 +38,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::datasource::config_drive::ConfigDrive;
 use crate::datasource::drive::Drive;
 use crate::datasource::ec2::Ec2;
+use crate::datasource::gce::Gce;
 use crate::datasource::nocloud::NoCloud;
 use crate::datasource::openstack::{LinkLocalV6, OpenStack};
+use crate::datasource::seed::Seed;
 
 /// No user data is larger: Nova accepts 64 KiB, and a file may be a little more.
 pub const MAX_USER_DATA_BYTES: u64 = 1024 * 1024;
@@ -126,14 +130,18 @@ pub struct Report {
 }
 
 /// Every datasource of a cloud, the most preferred first: a drive needs no network and answers at
-/// once, so it wins a tie.
-pub fn standard() -> Vec<Box<dyn Datasource>> {
+/// once, so it wins a tie. The certificates are trusted, beside the system's, by those that use TLS.
+pub fn standard(authorities: &[String]) -> Vec<Box<dyn Datasource>> {
     vec![
         Box::new(ConfigDrive::new(Drive::labelled(config_drive::LABELS))),
         Box::new(NoCloud::new(Drive::labelled(nocloud::LABELS))),
-        // Nova answers both dialects. A thousand instances on one network ask it at once, so the
-        // second dialect is tried only where the first is not spoken.
-        Box::new(Otherwise::new(OpenStack::link_local(), Ec2::link_local())),
+        Box::new(Seed::standard(authorities)),
+        // Nova answers EC2's dialect as well. A thousand instances on one network ask it at once, so
+        // other dialects are tried only where the first is not spoken.
+        Box::new(Otherwise::new(
+            OpenStack::link_local(),
+            Otherwise::new(Gce::link_local(), Ec2::link_local()),
+        )),
         Box::new(LinkLocalV6),
     ]
 }

@@ -5,18 +5,24 @@
 //! the flow's.
 
 pub mod docker;
+pub mod export;
 mod http;
 pub mod logs;
+pub mod objects;
 pub mod pull;
 pub(crate) mod wire;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 use serde_json::Value;
 
+use crate::engine::export::Export;
 use crate::engine::logs::{LogLine, LogRange, LogStart};
+use crate::engine::objects::{ObjectKind, Objects};
 use crate::engine::pull::{PullProblem, PullProgress};
 use crate::error::BoxError;
 use crate::plan::ImageReference;
@@ -30,7 +36,7 @@ use crate::plan::ImageReference;
 /// Dropping a call's future abandons the answer, not the work. [`EngineError::is_retriable`] says
 /// whether the same call can succeed later without anybody's help.
 #[async_trait]
-pub trait Engine: Send + Sync + fmt::Debug {
+pub trait Engine: Objects + Export + Send + Sync + fmt::Debug {
     /// Asks who is there, and settles the version of the API for the calls after it.
     async fn ping(&self) -> Result<EngineVersion, EngineError>;
 
@@ -40,9 +46,16 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// Pulls the image. `progress` is called for every report of the engine, many times a second.
     async fn pull(
         &self,
-        reference: &ImageReference,
+        request: &PullRequest<'_>,
         progress: &(dyn Fn(PullProgress) + Send + Sync),
     ) -> Result<(), EngineError>;
+
+    /// Loads the images of an archive, which is read while the engine takes it. Loading what is
+    /// there already changes nothing.
+    async fn load(&self, archive: ImageArchive) -> Result<(), EngineError>;
+
+    /// Gives a local image, by its id or another name, one more name.
+    async fn tag(&self, image: &str, name: &ImageReference) -> Result<(), EngineError>;
 
     /// Creates a container and answers its id. It is durable, and it does not run yet.
     async fn create(&self, name: &str, body: &Value) -> Result<String, EngineError>;
@@ -72,6 +85,14 @@ pub trait Engine: Send + Sync + fmt::Debug {
         start: LogStart,
         on_line: &mut (dyn for<'l> FnMut(LogLine<'l>) + Send),
     ) -> Result<(), EngineError>;
+
+    /// Calls `on_line` for each line that the container has written so far.
+    async fn read_lines(
+        &self,
+        container: &str,
+        start: LogStart,
+        on_line: &mut (dyn for<'l> FnMut(LogLine<'l>) + Send),
+    ) -> Result<(), EngineError>;
 }
 
 /// Who answered.
@@ -82,6 +103,31 @@ pub struct EngineVersion {
     /// The version of the API that both sides speak, such as `1.41`.
     pub api: String,
 }
+
+/// An image to pull.
+#[derive(Clone, Copy, Debug)]
+pub struct PullRequest<'a> {
+    pub reference: &'a ImageReference,
+    /// `os/architecture[/variant]`; None: the engine's own.
+    pub platform: Option<&'a str>,
+    pub credentials: Option<&'a Credentials>,
+}
+
+/// What a registry is shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    pub username: String,
+    pub password: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").finish_non_exhaustive()
+    }
+}
+
+/// An archive of images as `docker save` makes it, piece by piece.
+pub type ImageArchive = BoxStream<'static, io::Result<Vec<u8>>>;
 
 /// A local image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,6 +221,8 @@ pub enum Operation {
     Ping,
     InspectImage,
     Pull,
+    Load,
+    Tag,
     Create,
     Start,
     Inspect,
@@ -182,6 +230,17 @@ pub enum Operation {
     Stop,
     Remove,
     ReadLogs,
+    InspectNetwork,
+    CreateNetwork,
+    Connect,
+    RemoveNetwork,
+    InspectVolume,
+    CreateVolume,
+    RemoveVolume,
+    Commit,
+    Push,
+    Save,
+    RemoveImage,
 }
 
 impl fmt::Display for Operation {
@@ -190,6 +249,8 @@ impl fmt::Display for Operation {
             Operation::Ping => "ask the engine's version",
             Operation::InspectImage => "look up the image",
             Operation::Pull => "pull the image",
+            Operation::Load => "load the image",
+            Operation::Tag => "name the image",
             Operation::Create => "create the container",
             Operation::Start => "start the container",
             Operation::Inspect => "inspect the container",
@@ -197,6 +258,17 @@ impl fmt::Display for Operation {
             Operation::Stop => "stop the container",
             Operation::Remove => "remove the container",
             Operation::ReadLogs => "read the container's log",
+            Operation::InspectNetwork => "look up networks",
+            Operation::CreateNetwork => "create the network",
+            Operation::Connect => "connect the container to a network",
+            Operation::RemoveNetwork => "remove the network",
+            Operation::InspectVolume => "look up volumes",
+            Operation::CreateVolume => "create the volume",
+            Operation::RemoveVolume => "remove the volume",
+            Operation::Commit => "make an image of the container",
+            Operation::Push => "push the image",
+            Operation::Save => "save the image",
+            Operation::RemoveImage => "remove the image",
         })
     }
 }
@@ -215,6 +287,10 @@ pub enum EngineError {
     Unreadable { operation: Operation, source: BoxError },
     #[error("container name is taken by a container that is not ours")]
     NameTaken { name: String },
+    #[error("name is taken by a {kind} that is not ours")]
+    ObjectNameTaken { kind: ObjectKind, name: String },
+    #[error("external {kind} does not exist")]
+    ObjectMissing { kind: ObjectKind, name: String },
     #[error("image {image} was not pulled: {problem}: {message}")]
     Pull { image: String, problem: PullProblem, message: String },
     #[error("engine speaks the API up to {newest}, {required} is needed")]
@@ -238,6 +314,10 @@ impl EngineError {
             EngineError::Refused { .. } => "engine_refused",
             EngineError::Unreadable { .. } => "engine_answer_unreadable",
             EngineError::NameTaken { .. } => "container_name_taken",
+            EngineError::ObjectNameTaken { kind: ObjectKind::Network, .. } => "network_name_taken",
+            EngineError::ObjectNameTaken { kind: ObjectKind::Volume, .. } => "volume_name_taken",
+            EngineError::ObjectMissing { kind: ObjectKind::Network, .. } => "network_missing",
+            EngineError::ObjectMissing { kind: ObjectKind::Volume, .. } => "volume_missing",
             EngineError::Pull { problem, .. } => problem.code(),
             EngineError::TooOld { .. } => "engine_too_old",
         }
@@ -251,6 +331,8 @@ impl EngineError {
             EngineError::Refused { .. }
             | EngineError::Unreadable { .. }
             | EngineError::NameTaken { .. }
+            | EngineError::ObjectNameTaken { .. }
+            | EngineError::ObjectMissing { .. }
             | EngineError::TooOld { .. } => false,
         }
     }

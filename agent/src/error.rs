@@ -8,15 +8,22 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::boot::files::FileError;
 use crate::boot::step::Step;
 use crate::boot::watch::WatchFailure;
+use crate::cli::snapshot::SnapshotError;
 use crate::config::ConfigError;
+use crate::device::DeviceError;
 use crate::engine::pull::PullProblem;
 use crate::engine::{EngineError, Operation};
+use crate::image::ImageError;
 use crate::signal::outbox::OutboxError;
 use crate::signal::{HandleError, SendError};
 use crate::state::StateError;
 use crate::userdata::UserDataError;
+
+/// How many of the services that were not started a reason names: a handful tells the pattern.
+const MAX_NAMED_SERVICES: usize = 8;
 
 /// A cause from a library, kept for the log.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -72,6 +79,19 @@ pub enum AgentError {
     Engine { step: Step, source: EngineError },
     #[error("container failed")]
     Container(#[source] WatchFailure),
+    /// In a document of several services: which one, and which were not started because of it.
+    #[error("service {service} failed")]
+    Service { service: String, not_started: Vec<String>, source: Box<AgentError> },
+    #[error("no container of a service {service} is here")]
+    NoSuchService { service: String },
+    #[error("container cannot be saved")]
+    Snapshot(#[source] SnapshotError),
+    #[error("image was not provided")]
+    Image(#[source] ImageError),
+    #[error("block device cannot be used")]
+    Device(#[source] DeviceError),
+    #[error("file for a container cannot be provided")]
+    File(#[source] FileError),
     #[error("step {step} was not done after {}", seconds(*after))]
     Deadline { step: Step, after: Duration, last_trouble: Option<String> },
     #[error("signal was not acknowledged")]
@@ -92,6 +112,12 @@ impl AgentError {
             AgentError::Handle(error) => error.code(),
             AgentError::Engine { source, .. } => source.code(),
             AgentError::Container(failure) => failure.code(),
+            AgentError::Service { source, .. } => source.code(),
+            AgentError::File(_) => "file_not_provided",
+            AgentError::Device(error) => error.code(),
+            AgentError::Image(error) => error.code(),
+            AgentError::NoSuchService { .. } => "no_such_service",
+            AgentError::Snapshot(_) => "snapshot_failed",
             AgentError::Deadline { .. } => "deadline_passed",
             AgentError::Undelivered(error) => error.code(),
         }
@@ -100,10 +126,16 @@ impl AgentError {
     pub fn exit(&self) -> Exit {
         match self {
             AgentError::NothingToDo { .. } => Exit::Success,
-            AgentError::UserData(_) | AgentError::Container(_) | AgentError::Deadline { .. } => {
-                Exit::Failure
-            }
-            AgentError::Config(_) | AgentError::ReadFile { .. } => Exit::Usage,
+            AgentError::UserData(_)
+            | AgentError::Container(_)
+            | AgentError::Image(_)
+            | AgentError::Deadline { .. } => Exit::Failure,
+            AgentError::Service { source, .. } => source.exit(),
+            AgentError::Device(_) => Exit::Failure,
+            AgentError::Config(_)
+            | AgentError::ReadFile { .. }
+            | AgentError::Snapshot(_)
+            | AgentError::NoSuchService { .. } => Exit::Usage,
             AgentError::Engine { source, .. } => match source {
                 EngineError::Unreachable { .. }
                 | EngineError::Broken { .. }
@@ -111,11 +143,22 @@ impl AgentError {
                 | EngineError::TooOld { .. } => Exit::Engine,
                 EngineError::Refused { .. }
                 | EngineError::NameTaken { .. }
+                | EngineError::ObjectNameTaken { .. }
+                | EngineError::ObjectMissing { .. }
                 | EngineError::Pull { .. } => Exit::Failure,
             },
             AgentError::Handle(_) | AgentError::Undelivered(_) => Exit::Undelivered,
             AgentError::NoDatasource { .. } => Exit::NoUserData,
-            AgentError::State(_) | AgentError::Outbox(_) => Exit::State,
+            AgentError::State(_) | AgentError::Outbox(_) | AgentError::File(_) => Exit::State,
+        }
+    }
+
+    /// What became of the container that failed, if one did.
+    pub fn watch_failure(&self) -> Option<&WatchFailure> {
+        match self {
+            AgentError::Container(failure) => Some(failure),
+            AgentError::Service { source, .. } => source.watch_failure(),
+            _ => None,
         }
     }
 
@@ -125,6 +168,12 @@ impl AgentError {
             AgentError::UserData(error) => format!("document: {}", chain(error)),
             AgentError::Engine { step, source } => format!("{step}: {}", engine_reason(source)),
             AgentError::Container(failure) => format!("watch: {}", failure.reason()),
+            AgentError::Service { service, not_started, source } => {
+                format!("service {service}: {}{}", source.reason(), without(not_started))
+            }
+            AgentError::File(error) => format!("create: {}", chain(error)),
+            AgentError::Device(error) => format!("create: {}", chain(error)),
+            AgentError::Snapshot(error) => chain(error),
             AgentError::Deadline { step, after, last_trouble } => {
                 let trouble =
                     last_trouble.as_deref().map_or(String::new(), |last| format!(": {last}"));
@@ -133,7 +182,10 @@ impl AgentError {
                     seconds(*after)
                 )
             }
-            AgentError::NothingToDo { .. } | AgentError::NoDatasource { .. } => self.to_string(),
+            AgentError::NothingToDo { .. }
+            | AgentError::NoDatasource { .. }
+            | AgentError::NoSuchService { .. } => self.to_string(),
+            AgentError::Image(error) => format!("pull: {}", error.reason()),
             AgentError::Handle(error) => format!("signal: {error}"),
             AgentError::Undelivered(error) => format!("signal: {}", chain(error)),
             AgentError::Config(error) => chain(error),
@@ -142,6 +194,18 @@ impl AgentError {
             AgentError::ReadFile { .. } => chain(self),
         }
     }
+}
+
+/// The services that were not started. A reason has room for some names.
+fn without(not_started: &[String]) -> String {
+    if not_started.is_empty() {
+        return String::new();
+    }
+    let named = not_started.iter().take(MAX_NAMED_SERVICES).map(String::as_str);
+    let named = named.collect::<Vec<_>>().join(", ");
+    let n_more = not_started.len().saturating_sub(MAX_NAMED_SERVICES);
+    let more = if n_more > 0 { format!(" and {n_more} more") } else { String::new() };
+    format!("; not started because of it: {named}{more}")
 }
 
 fn engine_reason(error: &EngineError) -> String {
@@ -158,6 +222,12 @@ fn engine_reason(error: &EngineError) -> String {
         }
         EngineError::NameTaken { name } => format!(
             "the name {name} is taken by a container that the agent did not make; choose another container_name or remove that container"
+        ),
+        EngineError::ObjectNameTaken { kind, name } => format!(
+            "the name {name} is taken by a {kind} that the agent did not make; choose another name, remove that {kind}, or declare it `external: true`"
+        ),
+        EngineError::ObjectMissing { kind, name } => format!(
+            "the {kind} {name} is declared external and does not exist; make it before, or leave `external` out"
         ),
         EngineError::Refused { operation: Operation::Start, message, .. } => {
             match error.start_exit_code() {
@@ -240,6 +310,30 @@ mod tests {
             Step::Create,
             "create: the name web is taken by a container that the agent did not make; choose another container_name or remove that container",
             Exit::Failure,
+        );
+    }
+
+    #[test]
+    fn a_service_that_fails_is_named_with_what_was_not_started() {
+        let check = |not_started: &[&str], expect: &str| {
+            let failure =
+                WatchFailure::Exited { exit_code: 3, is_job: true, has_memory_limit: false };
+            let error = AgentError::Service {
+                service: "db".to_owned(),
+                not_started: not_started.iter().map(|name| (*name).to_owned()).collect(),
+                source: AgentError::Container(failure).into(),
+            };
+            assert_eq!(error.reason(), expect);
+            assert_eq!((error.code(), error.exit()), ("container_exited", Exit::Failure));
+        };
+        check(&[], "service db: watch: job ended with exit code 3");
+        check(
+            &["web", "jobs"],
+            "service db: watch: job ended with exit code 3; not started because of it: web, jobs",
+        );
+        check(
+            &["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"],
+            "service db: watch: job ended with exit code 3; not started because of it: a, b, c, d, e, f, g, h and 2 more",
         );
     }
 

@@ -13,6 +13,11 @@ pub mod plan;
 
 pub mod engine;
 
+pub mod image;
+
+pub mod device;
+pub mod guard;
+
 pub mod outputs;
 
 pub mod signal;
@@ -25,5 +30,8 @@ pub mod cli;
 pub mod config;
 pub mod durable;
 pub mod error;
+pub mod fetch;
+mod link_local;
+mod notify;
 pub mod retry;
 pub mod text;

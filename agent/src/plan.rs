@@ -6,7 +6,19 @@
 
 mod create;
 
+mod networks;
+
+mod mounts;
+
+mod order;
+
+mod print;
+
+mod parts;
+
+use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
@@ -14,14 +26,25 @@ use sha2::{Digest, Sha256};
 
 // `engine` and `outputs` import this module and not `userdata`, so the plan's own vocabulary is
 // complete here.
+pub use crate::plan::parts::{
+    Attachment, Dependency, DevicePlan, FilePlan, NetworkPlan, VolumePlan,
+};
+pub use crate::userdata::access::{
+    ArchiveLocation, Condition, DeviceSelector, FileContent, GlanceAccess, ImageSource,
+    RegistryAccess,
+};
 pub use crate::userdata::document::{OutputName, PullPolicy, When};
 pub use crate::userdata::image::ImageReference;
 
+use crate::plan::create::Making;
+use crate::plan::mounts::Mounts;
+use crate::plan::networks::Joined;
 use crate::userdata::document::{Document, Service, SignalTarget};
+use crate::userdata::together;
 use crate::userdata::value::Value;
 
-/// The first part of a container's name, as Compose has its project's name there.
-const PROJECT: &str = "heliograph";
+/// What both engines give a container that does not say it.
+const DEFAULT_STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// 64 bits: enough to tell one instance's documents apart, short enough for an id.
 const HASH_HEX_DIGITS: usize = 16;
@@ -31,7 +54,17 @@ const HASH_HEX_DIGITS: usize = 16;
 pub struct Plan {
     /// The first 16 hex digits of the SHA-256 of the canonical document.
     pub document_hash: String,
+    pub networks: Vec<NetworkPlan>,
+    pub volumes: Vec<VolumePlan>,
+    pub devices: Vec<DevicePlan>,
+    pub files: Vec<FilePlan>,
+    /// In the order in which they start.
     pub containers: Vec<ContainerPlan>,
+    /// By `host` or `host:port`.
+    pub registries: BTreeMap<String, RegistryAccess>,
+    pub glance: Option<GlanceAccess>,
+    /// Certificates, in PEM, that are trusted for HTTPS beside the system's.
+    pub certificate_authorities: Vec<String>,
     pub watch: Watch,
     pub outputs: Vec<OutputName>,
 }
@@ -43,9 +76,21 @@ pub struct ContainerPlan {
     /// The `name` parameter of `/containers/create`.
     pub name: String,
     pub image: ImageReference,
+    pub source: ImageSource,
     pub pull: PullPolicy,
+    /// As `os/architecture`; none means the engine's own.
+    pub platform: Option<String>,
     /// The body of `POST /containers/create`, Engine API 1.41, with every label but the instance's.
     pub create: serde_json::Value,
+    pub attachments: Vec<Attachment>,
+    pub depends_on: Vec<Dependency>,
+    /// What this container must reach for the document to succeed.
+    pub when: When,
+    pub success_exit_codes: Vec<i64>,
+    /// How long the container has from the request to stop until it is killed.
+    pub stop_grace: Duration,
+    /// Whether the container may reach the metadata address.
+    pub metadata_access: bool,
 }
 
 /// The body holds environment values, which must not reach a log.
@@ -71,76 +116,125 @@ pub struct Watch {
 }
 
 impl Plan {
-    pub fn new(document: &Document) -> Plan {
+    pub fn new(document: &Document, state_directory: &Path) -> Plan {
         let document_hash = hash(document);
-        let watch = watch(document);
-        let containers = document
-            .services
-            .iter()
-            .map(|service| plan_container(service, watch.when, &document_hash))
-            .collect();
-        Plan { document_hash, containers, watch, outputs: document.outputs.clone() }
-    }
-
-    /// The plan as `heliograph-agent plan` prints it, environment values included: it is the
-    /// user's own document on the user's own terminal. The handle is not in it.
-    pub fn to_json(&self) -> serde_json::Value {
-        let containers: Vec<_> = self
-            .containers
-            .iter()
-            .map(|container| {
-                json!({
-                    "service": container.service,
-                    "name": container.name,
-                    "image": container.image.to_string(),
-                    "pull": container.pull,
-                    "create": container.create,
-                })
-            })
-            .collect();
-        json!({
-            "document_hash": self.document_hash,
-            "containers": containers,
-            "watch": {
-                "when": self.watch.when,
-                "stable_for_ms": self.watch.stable_for.as_millis() as u64,
-                "timeout_ms": self.watch.timeout.as_millis() as u64,
-                "success_exit_codes": self.watch.success_exit_codes,
-            },
-            "outputs": self.outputs,
-        })
+        let mounts = Mounts::new(document, state_directory);
+        let mut containers = Vec::new();
+        for service in order::in_start_order(document) {
+            for index in 1..=together::scale(service) {
+                containers.push(plan_container(document, service, index, &document_hash, &mounts));
+            }
+        }
+        Plan {
+            document_hash,
+            networks: networks::plans(document),
+            volumes: mounts.volumes,
+            devices: mounts.devices,
+            files: mounts.files,
+            containers,
+            registries: document.registries.clone(),
+            glance: document.glance.clone(),
+            certificate_authorities: document.certificate_authorities.clone(),
+            watch: watch(document),
+            outputs: document.outputs.clone(),
+        }
     }
 }
 
 fn watch(document: &Document) -> Watch {
     let signal = &document.signal;
-    let has_check = document.services.iter().any(|service| {
-        matches!(service.values.get("healthcheck"), Some(Value::Healthcheck(check)) if !check.is_disabled())
-    });
+    let has_check = document.services.iter().any(has_healthcheck);
     let default = if has_check { When::Healthy } else { When::Running };
     Watch {
         when: signal.when.unwrap_or(default),
         stable_for: signal.stable_for,
         timeout: signal.timeout,
-        success_exit_codes: vec![0],
+        success_exit_codes: match document.services.as_slice() {
+            [only] => success_exit_codes(only),
+            _ => vec![0],
+        },
     }
 }
 
-fn plan_container(service: &Service, when: When, document_hash: &str) -> ContainerPlan {
-    let name = match service.values.get("container_name") {
-        Some(Value::Text(name)) => name.clone(),
-        _ => format!("{PROJECT}-{}-1", service.name),
-    };
-    let pull = match service.values.get("pull_policy") {
-        Some(Value::Pull(pull)) => *pull,
-        _ => PullPolicy::Missing,
-    };
+fn has_healthcheck(service: &Service) -> bool {
+    matches!(service.values.get("healthcheck"), Some(Value::Healthcheck(check)) if !check.is_disabled())
+}
+
+fn success_exit_codes(service: &Service) -> Vec<i64> {
+    match service.values.get("exit_codes") {
+        Some(Value::Codes(codes)) => codes.clone(),
+        _ => vec![0],
+    }
+}
+
+/// What one service must reach. What another waits for the end of is a job; and of several services,
+/// `healthy` can only be asked of those that have a check.
+fn when(document: &Document, service: &Service) -> When {
+    let is_awaited = document.services.iter().any(|other| {
+        matches!(other.values.get("depends_on"), Some(Value::DependsOn(others)) if others.iter().any(
+            |one| one.service == service.name && one.condition == Condition::CompletedSuccessfully
+        ))
+    });
+    match document.signal.when {
+        _ if is_awaited => When::Exit,
+        Some(When::Healthy) if document.services.len() > 1 && !has_healthcheck(service) => {
+            When::Running
+        }
+        Some(when) => when,
+        None if has_healthcheck(service) => When::Healthy,
+        None => When::Running,
+    }
+}
+
+fn plan_container(
+    document: &Document,
+    service: &Service,
+    index: u32,
+    document_hash: &str,
+    mounts: &Mounts,
+) -> ContainerPlan {
+    let values = &service.values;
+    let name = order::planned_name(service, index);
+    let when = when(document, service);
+    let joined = Joined::new(document, service);
+    let create = create::body(&Making {
+        document,
+        service,
+        name: &name,
+        when,
+        document_hash,
+        mounts,
+        joined: &joined,
+    });
     ContainerPlan {
-        service: service.name.clone(),
-        name,
+        service: name,
+        name: together::container_name(service, index),
         image: service.image.clone(),
-        pull,
-        create: create::body(service, when, document_hash),
+        source: match values.get("image_archive") {
+            Some(Value::Archive(source)) => source.clone(),
+            _ => ImageSource::Registry,
+        },
+        pull: match values.get("pull_policy") {
+            Some(Value::Pull(pull)) => *pull,
+            _ => PullPolicy::Missing,
+        },
+        platform: match values.get("platform") {
+            Some(Value::Text(platform)) => Some(platform.clone()),
+            _ => None,
+        },
+        create,
+        attachments: joined.attachments,
+        depends_on: order::dependencies(document, service),
+        when,
+        success_exit_codes: success_exit_codes(service),
+        stop_grace: match values.get("stop_grace_period") {
+            Some(Value::Duration(grace)) => *grace,
+            _ => DEFAULT_STOP_GRACE,
+        },
+        metadata_access: matches!(
+            values.get("metadata_access"),
+            Some(Value::Json(serde_json::Value::Bool(true)))
+        ),
     }
 }
 
@@ -155,6 +249,14 @@ fn hash(document: &Document) -> String {
     };
     let canonical = json!({
         "services": document.services,
+        "is_composed": document.is_composed,
+        "networks": document.networks,
+        "volumes": document.volumes,
+        "secrets": document.secrets,
+        "configs": document.configs,
+        "registries": document.registries,
+        "glance": document.glance,
+        "certificate_authorities": document.certificate_authorities,
         "signal": {
             "target": target,
             "id": signal.id,

@@ -4,6 +4,8 @@
 //! instance-id     the id of an instance whose datasource gives none; random, written once
 //! done.json       the result that was acknowledged last: nothing is signalled twice
 //! outbox/         signals that are not acknowledged yet
+//! files/          secrets, configs and other files that containers mount
+//! volumes/        where block devices are mounted
 //! status.json     how far the current run is, for `heliograph-agent status`; may lag after a crash
 //! lock            held by the running agent
 //! ```
@@ -11,6 +13,7 @@
 //! Everything but `status.json` is durable when its function returns. All of it belongs to one
 //! instance and one document; when either has changed, `done.json` means nothing.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -56,13 +59,23 @@ pub struct RunStatus {
     pub document_hash: Option<String>,
     /// The step that runs, or ran last.
     pub step: String,
+    /// The document's only container, or its first.
     pub container: Option<String>,
+    /// The ids of all its containers that were started, by service.
+    #[serde(default)]
+    pub services: BTreeMap<String, String>,
     /// None while the outcome is open.
     pub status: Option<Status>,
     pub reason: Option<String>,
     pub signal: SignalState,
     /// True when the run has ended, with or without an outcome.
     pub is_over: bool,
+    /// The steps so far, in their order, and the milliseconds of each.
+    #[serde(default)]
+    pub timings: Vec<(String, u64)>,
+    /// How long the machine had run when the agent began.
+    #[serde(default)]
+    pub began_after_boot_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +86,13 @@ pub enum SignalState {
     None,
     Pending,
     Acknowledged,
+}
+
+impl RunStatus {
+    pub fn started(&mut self, service: &str, container: &str) {
+        self.container.get_or_insert_with(|| container.to_owned());
+        self.services.insert(service.to_owned(), container.to_owned());
+    }
 }
 
 /// Why the state directory failed.
@@ -90,6 +110,16 @@ pub enum StateError {
     Damaged { path: PathBuf, source: serde_json::Error },
     #[error("write {}", path.display())]
     Write { path: PathBuf, source: io::Error },
+}
+
+/// Where a document's files are; see `boot/files.rs`.
+pub fn files_path(state_directory: &Path) -> PathBuf {
+    state_directory.join("files")
+}
+
+/// Where block devices are mounted; see `device.rs`.
+pub fn volumes_path(state_directory: &Path) -> PathBuf {
+    state_directory.join("volumes")
 }
 
 /// The key that the agent shares with a relay at the metadata address: made once, then kept, so that it
@@ -132,6 +162,10 @@ impl StateDirectory {
 
     pub fn outbox_path(&self) -> PathBuf {
         self.path.join("outbox")
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The id of this instance when nothing else gives one: made once, then kept.

@@ -4,6 +4,7 @@
 //! left, `yaml` makes a tree of it, and `parse` reads the tree against the tables of `schema`.
 //! Nothing here does I/O, and nothing here can make an error message out of a value.
 
+pub mod access;
 pub mod document;
 pub mod image;
 
@@ -11,12 +12,22 @@ pub mod decode;
 
 pub mod diagnostic;
 
+mod context;
 mod parse;
 
 pub(crate) mod schema;
 
+pub mod convert;
+
+mod definitions;
+mod emit;
 mod fields;
-mod read;
+mod forms;
+mod inputs;
+pub mod interpolate;
+pub(crate) mod read;
+mod services;
+pub(crate) mod together;
 
 mod legacy;
 pub(crate) mod ports;
@@ -34,17 +45,23 @@ pub mod reference;
 mod tests;
 
 pub use crate::userdata::decode::{Decoded, decode};
-pub use crate::userdata::parse::parse;
+pub use crate::userdata::interpolate::Facts;
+pub use crate::userdata::parse::{parse, parse_with};
 
 use crate::userdata::decode::{ContentKind, DecodeError};
 use crate::userdata::diagnostic::Diagnostic;
 use crate::userdata::document::{Document, SignalTarget};
 use crate::userdata::yaml::Content;
 
-/// Decodes and parses user data.
+/// Decodes and parses user data, as far as that can be done without its instance.
 pub fn load(bytes: &[u8]) -> Result<Document, UserDataError> {
+    load_with(bytes, &Facts::default())
+}
+
+/// Decodes and parses user data on its instance.
+pub fn load_with(bytes: &[u8], facts: &Facts) -> Result<Document, UserDataError> {
     match decode(bytes).map_err(UserDataError::Decode)? {
-        Decoded::Docker(text) => parse(&text).map_err(UserDataError::Document),
+        Decoded::Docker(text) => parse_with(&text, facts).map_err(UserDataError::Document),
         Decoded::NotDocker(kind) => Err(UserDataError::NotDocker(kind)),
     }
 }

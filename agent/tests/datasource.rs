@@ -4,6 +4,9 @@
 //! `mkfs.vfat` and `mcopy`; one attaches an image to a loop device, and needs root. Without these
 //! they fail: a test that skips itself on the machine where it matters is worse than none.
 
+#[path = "datasource/places.rs"]
+mod places;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -255,19 +258,37 @@ async fn damaged_drives() {
     }
 }
 
+/// A source that makes its drive appear after it was asked once.
+struct Late {
+    source: ConfigDrive,
+    staging: PathBuf,
+    root: PathBuf,
+}
+
+#[async_trait::async_trait]
+impl Datasource for Late {
+    fn name(&self) -> &'static str {
+        self.source.name()
+    }
+
+    async fn probe(&self) -> Outcome {
+        let outcome = self.source.probe().await;
+        if outcome == Outcome::Absent {
+            std::fs::rename(&self.staging, &self.root).expect("renaming a directory");
+        }
+        outcome
+    }
+}
+
 /// A drive that appears while the race runs is found.
 #[tokio::test]
 async fn a_drive_that_appears_late() {
     let directory = directory();
-    let root = directory.path().join("drive");
+    let (staging, root) = (directory.path().join("staging"), directory.path().join("drive"));
+    config_drive_files(&staging, Some(DOCUMENT));
     let source = ConfigDrive::new(Drive::directory(&root));
-    let appear = async {
-        tokio::time::sleep(Duration::from_millis(600)).await;
-        let staging = directory.path().join("staging");
-        config_drive_files(&staging, Some(DOCUMENT));
-        std::fs::rename(staging, &root).expect("renaming a directory");
-    };
-    let (race, ()) = tokio::join!(race(vec![Box::new(source)], Duration::from_secs(20)), appear);
+    let late: Vec<Box<dyn Datasource>> = vec![Box::new(Late { source, staging, root })];
+    let race = race(late, Duration::from_secs(20)).await;
     check_config_drive(&race.found.expect("the drive is found"));
 }
 

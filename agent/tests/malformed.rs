@@ -201,9 +201,9 @@ fn schema_cases() -> Vec<Case> {
         keys("imgae: b\n", "unknown_key"),
         keys("\u{202e}user: b\n", "unknown_key"),
         keys("\"\\0\": b\n", "unknown_key"),
-        keys("services: {}\n", "refused_key"),
+        keys("services: {}\n", "stray_key"),
         keys("build: .\n", "refused_key"),
-        keys("PortSpecs: ['80']\n", "refused_key"),
+        keys("PortSpecs: [http]\n", "bad_port"),
         keys("cmd: a\ncommand: b\n", "cmd_and_command"),
         document("image:\n", "missing_value"),
         document("image: ''\n", "empty_value"),
@@ -276,6 +276,209 @@ fn schema_cases() -> Vec<Case> {
     ]
 }
 
+/// A document with the services that are given, one a line.
+fn services(text: impl AsRef<str>, code: &'static str) -> Case {
+    document(format!("services:\n  {}\n", text.as_ref().replace('\n', "\n  ")), code)
+}
+
+fn service_cases() -> Vec<Case> {
+    let ring: String = (0..40).fold(String::new(), |mut text, n| {
+        let _ = writeln!(text, "s{n}: {{image: a, depends_on: [s{}]}}", (n + 1) % 40);
+        text
+    });
+    let crowd: String = (0..100).fold(String::new(), |mut text, n| {
+        let _ = writeln!(text, "s{n}: {{image: a}}");
+        text
+    });
+    vec![
+        document("services: {}\n", "bad_services"),
+        document("services: []\n", "wrong_type"),
+        document("services: a\n", "wrong_type"),
+        document("services:\n  a:\n", "wrong_type"),
+        document("services:\n  a: {}\n", "missing_key"),
+        document("services: {a: {image: b}}\nports: ['80']\n", "stray_key"),
+        document("services: {a: {image: b}}\ncmd: x\n", "stray_key"),
+        document("services: {a: {image: b}}\nservcies: {}\n", "unknown_key"),
+        services("a/b: {image: a}", "bad_name"),
+        services("'': {image: a}", "bad_name"),
+        services("-a: {image: a}", "bad_name"),
+        services("a: {imgae: a}", "unknown_key"),
+        services("a: {build: .}", "refused_key"),
+        services("a: {image: a, signal: http://h/}", "unknown_key"),
+        services("a: {image: a, depends_on: [b]}", "unknown_service"),
+        services("a: {image: a, depends_on: [a]}", "dependency_cycle"),
+        services(
+            "a: {image: a, depends_on: [b]}\nb: {image: a, depends_on: [a]}",
+            "dependency_cycle",
+        ),
+        services("a: {image: a, links: [b]}\nb: {image: a, depends_on: [a]}", "dependency_cycle"),
+        services(ring, "dependency_cycle"),
+        services(crowd, "bad_services"),
+        services("a: {image: a, depends_on: [b, b]}\nb: {image: a}", "duplicate_key"),
+        services("a: {image: a, depends_on: b}\nb: {image: a}", "wrong_type"),
+        services("a: {image: a, depends_on: {b: {condition: healthy}}}\nb: {image: a}", "bad_word"),
+        services("a: {image: a, depends_on: {b: {required: maybe}}}\nb: {image: a}", "bad_boolean"),
+        services("a: {image: a, depends_on: {b: {conditon: x}}}\nb: {image: a}", "unknown_key"),
+        services("a: {image: a, depends_on: [b]}\nb: {image: a, profiles: [x]}", "unknown_service"),
+        services("a: {image: a, profiles: [x]}", "bad_services"),
+        services("a: {image: a, network_mode: 'service:b'}", "unknown_service"),
+        services("a: {image: a, pid: 'service:b'}", "unknown_service"),
+        services("a: {image: a, volumes_from: [b]}", "unknown_service"),
+        services("a: {image: a, networks: [x]}", "unknown_name"),
+        services("a: {image: a, volumes: ['x:/x']}", "unknown_name"),
+        services("a: {image: a, secrets: [x]}", "unknown_name"),
+        services("a: {image: a, configs: [x]}", "unknown_name"),
+        services("a: {image: a, scale: 0}", "bad_number"),
+        services("a: {image: a, scale: 33}", "bad_number"),
+        services("a: {image: a, scale: 2, ports: ['80:80']}", "bad_scale"),
+        services("a: {image: a, scale: 2, container_name: ab}", "bad_scale"),
+        services("a: {image: a, deploy: {replicas: 2}, ports: ['80:80']}", "bad_scale"),
+        services(
+            "a: {image: a, container_name: ab}\nb: {image: a, container_name: ab}",
+            "bad_services",
+        ),
+        document("services: {a: {image: b}}\nnetworks: {x: {drivr: y}}\n", "unknown_key"),
+        document(
+            "services: {a: {image: b}}\nnetworks: {x: {external: true, driver: y}}\n",
+            "bad_network",
+        ),
+        document("services: {a: {image: b}}\nnetworks: {'x y': }\n", "bad_name"),
+        document(
+            "services: {a: {image: b}}\nnetworks: {x: {ipam: {config: [{subnet: 10.0.0.0}]}}}\n",
+            "bad_address",
+        ),
+        document(
+            "services: {a: {image: b}}\nnetworks: {x: {ipam: {config: [{subnet: 10.0.0.0/33}]}}}\n",
+            "bad_address",
+        ),
+        document("services: {a: {image: b}}\nvolumes: {x: {device: sdb}}\n", "bad_device"),
+        document(
+            "services: {a: {image: b}}\nvolumes: {x: {device: 'label:', name: y}}\n",
+            "bad_device",
+        ),
+        document(
+            "services: {a: {image: b}}\nvolumes: {x: {device: 'label:y', driver: z}}\n",
+            "bad_volume",
+        ),
+        document("services: {a: {image: b}}\nvolumes: {x: {filesystem: ext4}}\n", "bad_volume"),
+        document(
+            "services: {a: {image: b}}\nvolumes: {x: {device: 'label:y', filesystem: fat}}\n",
+            "bad_word",
+        ),
+        document("services: {a: {image: b}}\nvolumes: [x]\n", "wrong_type"),
+        document("services: {a: {image: b}}\nsecrets: {x: {}}\n", "missing_key"),
+        document("services: {a: {image: b}}\nsecrets: {x: {file: ./x}}\n", "bad_path"),
+        document("services: {a: {image: b}}\nsecrets: {x: {environment: X}}\n", "refused_key"),
+        document("services: {a: {image: b}}\nsecrets: {x: {external: true}}\n", "refused_key"),
+        document("services: {a: {image: b}}\nsecrets: {x: {file: /x, content: y}}\n", "bad_file"),
+        document(
+            "services: {a: {image: b}}\nsecrets: {x: {content: '%', encoding: base64}}\n",
+            "bad_base64",
+        ),
+    ]
+}
+
+fn value_cases() -> Vec<Case> {
+    vec![
+        keys("networks: [x]\nnetwork_mode: host\n", "mode_and_networks"),
+        keys("network_mode: front\n", "bad_word"),
+        keys("networks: {x: {ipv4_address: '::1'}}\n", "bad_address"),
+        keys("networks: [x, x]\n", "duplicate_key"),
+        keys("pid: private\n", "bad_word"),
+        keys("uts: bridge\n", "bad_word"),
+        keys("dns: [h]\n", "bad_address"),
+        keys("dns: {a: b}\n", "wrong_type"),
+        keys("extra_hosts: [a]\n", "bad_address"),
+        keys("extra_hosts: {a: b}\n", "bad_address"),
+        keys("links: ['a b']\n", "bad_name"),
+        keys("mac_address: 1:2\n", "bad_address"),
+        keys("expose: ['80:81:82:83']\n", "bad_port"),
+        keys("expose: [0]\n", "bad_port"),
+        keys("port_bindings: ['80']\n", "wrong_type"),
+        keys("port_bindings: {'80:81': 1}\n", "bad_port"),
+        keys("port_bindings: {80: {HostPort: x}}\n", "bad_port"),
+        keys("port_bindings: {80: {HostIp: 1.2.3.4}}\n", "missing_key"),
+        keys("devices: [null]\n", "missing_value"),
+        keys("devices: ['/dev/null:/dev/x:rx']\n", "bad_device"),
+        keys("devices: [dev]\n", "bad_device"),
+        keys("devices: [{path_in_container: /dev/x}]\n", "missing_key"),
+        keys("gpus: some\n", "bad_word"),
+        keys("gpus: [{count: 1, device_ids: ['0']}]\n", "bad_device"),
+        keys("cap_add: [NET_ADMINN]\n", "bad_word"),
+        keys("cap_add: NET_ADMIN\n", "wrong_type"),
+        keys("ulimits: {nofile: {soft: 2, hard: 1}}\n", "bad_number"),
+        keys("ulimits: {nofile: {soft: 2}}\n", "missing_key"),
+        keys("ulimits: {NOFILE: 2}\n", "bad_name"),
+        keys("sysctls: a\n", "wrong_type"),
+        keys("sysctls: [a=1, a=2]\n", "duplicate_key"),
+        keys("tmpfs: run\n", "bad_path"),
+        keys("tmpfs: /\n", "bad_path"),
+        keys("cpu_shares: -1\n", "bad_number"),
+        keys("cpu_shares: 1e3\n", "bad_number"),
+        keys("cpuset: a\n", "bad_number"),
+        keys("cpu_period: 5000s\n", "bad_duration"),
+        keys("mem_swappiness: 101\n", "bad_number"),
+        keys("memswap_limit: -2\n", "bad_size"),
+        keys("pids_limit: -2\n", "bad_number"),
+        keys("oom_score_adj: 1001\n", "bad_number"),
+        keys("blkio_config: {weight: 5}\n", "bad_number"),
+        keys("blkio_config: {device_read_bps: [{path: /dev/a, weight: 10}]}\n", "missing_key"),
+        keys("logging: {drivr: x}\n", "unknown_key"),
+        keys("deploy: {resources: {limit: {}}}\n", "unknown_key"),
+        keys("deploy: {restart_policy: {condition: sometimes}}\n", "bad_word"),
+        keys("exit_codes: []\n", "wrong_type"),
+        keys("exit_codes: [256]\n", "bad_number"),
+        keys("stop_grace_period: 10\n", "bad_duration"),
+        keys("platform: 'linux/'\n", "bad_name"),
+        keys("files: [{path: a, content: b}]\n", "bad_path"),
+        keys("files: [{path: /a}]\n", "missing_key"),
+        keys("files: [{path: /a, content: b}, {path: /a/, content: b}]\n", "bad_path"),
+        keys("files: [{path: /a, content: b, mode: 999}]\n", "bad_number"),
+        keys("files: [{path: /a, content: b, uid: -1}]\n", "bad_number"),
+        keys("env_file: /etc/env\n", "unknown_file"),
+        keys("files: [{path: /e, content: nothing}]\nenv_file: /e\n", "bad_assignment"),
+        keys("image_archive: a.tar\n", "bad_archive"),
+        keys("image_archive: 'ftp://h/a'\n", "bad_archive"),
+        keys("image_archive: 'volume:images'\n", "bad_archive"),
+        keys("image_archive: {}\n", "bad_archive"),
+        keys("image_archive: {path: /a, url: 'http://h/'}\n", "bad_archive"),
+        keys("image_archive: {path: /a, sha256: 12}\n", "bad_digest"),
+        keys("registries: [a]\n", "wrong_type"),
+        keys("registries: {'https://h/': {}}\n", "bad_registry"),
+        keys("registries: {h: {username: a}}\n", "bad_registry"),
+        keys("registries: {h: {ca: x}}\n", "bad_certificate"),
+        keys("ca_certificates: '-----BEGIN PRIVATE KEY-----'\n", "bad_certificate"),
+        keys("glance: {token: a}\n", "missing_key"),
+        keys("glance: {auth_url: h, token: a}\n", "bad_url"),
+        keys("glance: {auth_url: 'http://h', application_credential_id: a}\n", "bad_glance"),
+        keys("inputs: [a]\n", "wrong_type"),
+        keys("user: ${inputs.a}\n", "unknown_variable"),
+        keys("inputs: {db: {ip: 1}}\nuser: '${inputs.db.pi}'\n", "unknown_variable"),
+        keys("user: ${HOME}\n", "unknown_variable"),
+        keys("user: '${'\n", "bad_variable"),
+        keys("user: '${}'\n", "bad_variable"),
+        keys("cmd: 'echo ${x%%y}'\n", "bad_variable"),
+        keys(
+            format!(
+                "inputs: {{a: {}}}\nlabels: [{}]\n",
+                "x".repeat(60_000),
+                "'${a}=1', ".repeat(100)
+            ),
+            "document_too_large",
+        ),
+        keys("strict: no\n", "bad_boolean"),
+        keys("strict: false\nimgae: b\ntty: maybe\n", "bad_boolean"),
+        document("spec: {containers: a}\n", "wrong_type"),
+        document("spec: {containers: [{image: a, command: {}}]}\n", "wrong_type"),
+        document("spec: {containers: [{image: a, ports: []}]}\n", "refused_key"),
+        document("spec: {containers: [{image: a}], x: 1}\n", "refused_key"),
+        raw("#docker-cmd\na: b\n", "wrong_type"),
+        raw("#docker-cmd\na: {image: b, start_order: x}\n", "bad_number"),
+        raw("#docker-cmd\na: {image: b, action: exec}\n", "refused_key"),
+        raw("#docker-cmd\n", "document_empty"),
+    ]
+}
+
 /// What this thread has spent on a processor: the code under test neither waits nor sleeps, and a
 /// busy machine is not its fault.
 fn processor_time() -> Duration {
@@ -301,8 +504,11 @@ fn reset_peak() {
 #[test]
 fn malformed_user_data_is_refused_with_a_code() {
     let cases: Vec<Case> =
-        [wrapping_cases(), yaml_cases(), schema_cases()].into_iter().flatten().collect();
-    assert!(cases.len() >= 60, "{} cases", cases.len());
+        [wrapping_cases(), yaml_cases(), schema_cases(), service_cases(), value_cases()]
+            .into_iter()
+            .flatten()
+            .collect();
+    assert!(cases.len() >= 200, "{} cases", cases.len());
     reset_peak();
     let before_kib = status_kib("VmRSS:");
     let mut failures = String::new();
@@ -311,7 +517,7 @@ fn malformed_user_data_is_refused_with_a_code() {
         let start = processor_time();
         let code = match userdata::load(&case.bytes) {
             Ok(document) => {
-                let _ = Plan::new(&document);
+                let _ = Plan::new(&document, std::path::Path::new("/state"));
                 "ok"
             }
             Err(error) => error.code(),

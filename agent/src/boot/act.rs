@@ -1,38 +1,28 @@
 //! The steps that need an engine: run, watch, outputs.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::boot::containers::Reconciler;
 use crate::boot::fault::FaultPoint;
-use crate::boot::pump::Pump;
+use crate::boot::services::{Member, Members, Pace};
 use crate::boot::step::Step;
-use crate::boot::watch::{Observer, Verdict};
-use crate::boot::{Run, Trouble};
-use crate::engine::docker::DockerEngine;
-use crate::engine::logs::{LogRange, LogStart};
-use crate::engine::{ContainerStatus, Engine, EngineError, Inspection};
+use crate::boot::{Run, Trouble, engines, is_engine_away};
+use crate::engine::logs::LogRange;
+use crate::engine::{Engine, EngineError};
 use crate::error::{AgentError, chain, seconds};
 use crate::outputs::{self, Facts};
-use crate::plan::{OutputName, Plan, When};
+use crate::plan::{ContainerPlan, OutputName, Plan, When};
 use crate::retry::Schedule;
-
-/// How often a container is looked at while it is new …
-const FAST_POLL: Duration = Duration::from_millis(150);
-
-/// … and after this many looks, when it needs its time.
-const N_FAST_POLLS: u32 = 60;
-
-const SLOW_POLL: Duration = Duration::from_secs(1);
+use crate::state;
 
 /// How many of the last lines are read for `logs` and `logs_tail`.
 const N_LOG_LINES: u32 = 200;
 
 impl Run {
-    /// Until the container of the plan is started. Without end as long as the engine is away; the
+    /// Until the containers of the plan are started. Without end as long as the engine is away; the
     /// caller has the deadline.
     pub(super) async fn run(&mut self, plan: &Plan, is_done: bool) -> Result<(), AgentError> {
         let mut n_failures = 0;
@@ -58,26 +48,29 @@ impl Run {
         plan: &Plan,
         is_done: bool,
     ) -> Result<(), AgentError> {
-        let (Some(container), Some(subject)) = (plan.containers.first(), &self.subject) else {
+        let Some(subject) = &self.subject else {
             return Ok(());
         };
+        self.engine = Some(Arc::clone(engine));
+        let files_directory = state::files_path(self.progress.state.path());
+        let volumes_directory = state::volumes_path(self.progress.state.path());
         let mut reconciler = Reconciler {
             engine,
             console: &self.settings.console,
             subject,
-            when: plan.watch.when,
+            plan,
+            files_directory: &files_directory,
+            volumes_directory: &volumes_directory,
+            authorities: &self.settings.authorities,
+            is_done,
             faults: self.settings.faults,
             progress: &mut self.progress,
+            members: &mut self.members,
+            pumps: &mut self.pumps,
+            guarding: &mut self.guarding,
+            last_trouble: &mut self.last_trouble,
         };
-        let ours = reconciler.reconcile(container).await?;
-        // What an earlier run has seen to its end was shown by it.
-        let start = if is_done && ours.is_kept { LogStart::NewOnly } else { LogStart::Beginning };
-        let console = self.settings.console.clone();
-        self.pump = Some(Pump::start(Arc::clone(engine), console, ours.id.clone(), start));
-        self.progress.status.container = Some(ours.id.clone());
-        self.container = Some(ours);
-        self.engine = Some(Arc::clone(engine));
-        Ok(())
+        reconciler.reconcile().await
     }
 
     /// The first engine that answers, however long that takes: it may start after the agent.
@@ -88,7 +81,7 @@ impl Run {
             // The first is the one that a reason is about.
             let mut first_error = None;
             for socket in &self.settings.engine_sockets {
-                match ping(socket).await {
+                match engines::ping(socket).await {
                     Ok(engine) => {
                         self.settings.faults.reach(FaultPoint::AfterEngine);
                         return Ok(engine);
@@ -111,121 +104,103 @@ impl Run {
         }
     }
 
-    /// Until the container is what the document calls a success; then the reason for the signal.
+    /// Until every container is what the document calls a success; then the reason for the signal.
     pub(super) async fn watch(&mut self, plan: &Plan) -> Result<String, AgentError> {
         self.progress.enter(Step::Watch);
-        let (Some(engine), Some(container)) = (self.engine.clone(), self.container.clone()) else {
+        let Some(engine) = self.engine.clone() else {
             return Ok("nothing to run".to_owned());
         };
-        let mut observer = Observer::new(&plan.watch, container.restarts_before);
-        let mut n_looks = 0;
+        let mut pace = Pace::default();
         loop {
-            match engine.inspect(&container.id).await {
-                Ok(found) => {
-                    match observer.observe(found.as_ref(), Instant::now()) {
-                        Verdict::Ready => {
-                            self.settings.faults.reach(FaultPoint::AfterWatch);
-                            return Ok(success_reason(plan, found.as_ref()));
-                        }
-                        Verdict::Failed(failure) => return Err(AgentError::Container(failure)),
-                        Verdict::Wait => {}
-                        Verdict::Start => {
-                            tracing::warn!("engine has forgotten the container, starting it");
-                            if let Err(error) = engine.start(&container.id).await {
-                                tracing::warn!(error = chain(&error), "container was not started");
-                            }
-                        }
+            match self.members.look(&engine).await {
+                Ok(()) => {
+                    if let Some(failed) = self.members.failed() {
+                        return Err(failed.into_error(plan));
                     }
-                    self.last_trouble = found.as_ref().map(|one| Trouble::Container(in_words(one)));
+                    if self.members.are_ready() {
+                        self.settings.faults.reach(FaultPoint::AfterWatch);
+                        return Ok(success_reason(plan, &self.members));
+                    }
+                    self.last_trouble = self.members.trouble();
                 }
                 Err(error) if is_engine_away(&error) => {
                     // Said once, not at every look.
                     if !matches!(self.last_trouble, Some(Trouble::Engine(_))) {
                         tracing::warn!(error = chain(&error), "engine went away while watching");
                     }
-                    observer.engine_is_away(Instant::now());
+                    self.members.engine_is_away(Instant::now());
                     self.last_trouble = Some(Trouble::Engine(error));
                 }
                 Err(source) => return Err(AgentError::Engine { step: Step::Watch, source }),
             }
-            n_looks += 1;
-            let pause = if n_looks < N_FAST_POLLS { FAST_POLL } else { SLOW_POLL };
-            tokio::time::sleep(pause).await;
+            pace.pause().await;
         }
     }
 
-    /// What the document wants to know. What cannot be found out is `null`: it does not spoil a
-    /// success.
+    /// What the document wants to know: of its only service, or of each by its name.
     pub(super) async fn outputs(&mut self, plan: &Plan) -> Map<String, Value> {
         self.progress.enter(Step::Outputs);
-        let mut facts = Facts {
-            host: outputs::host::addresses(),
-            timings: self.progress.journal.timings(Instant::now()),
-            ..Facts::default()
-        };
-        if let (Some(engine), Some(container)) = (&self.engine, &self.container) {
-            if let Ok(Some(inspection)) = engine.inspect(&container.id).await {
+        let timings = self.progress.journal.timings(Instant::now());
+        let mut outputs = Map::new();
+        for container in &plan.containers {
+            let of_service = self.outputs_of(plan, container, timings.clone()).await;
+            if plan.containers.len() == 1 {
+                outputs = of_service;
+            } else {
+                outputs.insert(container.service.clone(), Value::Object(of_service));
+            }
+        }
+        self.settings.faults.reach(FaultPoint::AfterOutputs);
+        outputs
+    }
+
+    /// What cannot be found out is `null`: it does not spoil a success.
+    async fn outputs_of(
+        &self,
+        plan: &Plan,
+        container: &ContainerPlan,
+        timings: Map<String, Value>,
+    ) -> Map<String, Value> {
+        let mut facts = Facts { host: outputs::host::addresses(), timings, ..Facts::default() };
+        let member = self.members.of_service(&container.service);
+        if let (Some(engine), Some(member)) = (&self.engine, member) {
+            let id = &member.container.id;
+            if let Ok(Some(inspection)) = engine.inspect(id).await {
                 facts.inspection = inspection.raw;
             }
             if plan.outputs.contains(&OutputName::ImageDigest)
-                && let Some(container) = plan.containers.first()
                 && let Ok(Some(image)) = engine.image(&container.image).await
             {
                 facts.image_digest = Some(image.digest);
             }
             if outputs::needs_logs(&plan.outputs) {
                 let end = LogRange::LastLines(N_LOG_LINES);
-                facts.log_beginning =
-                    engine.logs(&container.id, LogRange::First).await.unwrap_or_default();
-                facts.log_end = engine.logs(&container.id, end).await.unwrap_or_default();
+                facts.log_beginning = engine.logs(id, LogRange::First).await.unwrap_or_default();
+                facts.log_end = engine.logs(id, end).await.unwrap_or_default();
             }
         }
-        let outputs = outputs::collect(&plan.outputs, &facts);
-        self.settings.faults.reach(FaultPoint::AfterOutputs);
-        outputs
+        outputs::collect(&plan.outputs, &facts)
     }
 }
 
-async fn ping(socket: &std::path::Path) -> Result<Arc<dyn Engine>, EngineError> {
-    let engine = DockerEngine::new(socket)?;
-    let version = engine.ping().await?;
-    tracing::info!(engine.server = version.server, engine.api = version.api, "engine answers");
-    Ok(Arc::new(engine))
+fn success_reason(plan: &Plan, members: &Members) -> String {
+    let mut all = members.iter();
+    match (all.next(), all.next()) {
+        (Some(only), None) => success_of(plan, only),
+        _ => format!("{} services are as they should be", members.len()),
+    }
 }
 
-/// The engine, not what was asked of it, is the trouble.
-fn is_engine_away(error: &EngineError) -> bool {
-    matches!(error, EngineError::Unreachable { .. } | EngineError::Broken { .. })
-}
-
-fn success_reason(plan: &Plan, container: Option<&Inspection>) -> String {
-    match plan.watch.when {
+fn success_of(plan: &Plan, member: &Member) -> String {
+    match member.when() {
         When::Created => "container is started".to_owned(),
         When::Running => {
             format!("container has been running for {}", seconds(plan.watch.stable_for))
         }
         When::Healthy => "container is healthy".to_owned(),
         When::Exit => {
-            let exit_code = container.map_or(0, |container| container.state.exit_code);
+            let exit_code = member.last_seen().map_or(0, |container| container.state.exit_code);
             format!("job ended with exit code {exit_code}")
         }
     }
-}
-
-fn in_words(container: &Inspection) -> String {
-    let status = match container.state.status {
-        ContainerStatus::Created => "created and not started",
-        ContainerStatus::Running => "running",
-        ContainerStatus::Paused => "paused",
-        ContainerStatus::Restarting => "restarting",
-        ContainerStatus::Stopped => "stopped",
-        ContainerStatus::Exited => "exited",
-        ContainerStatus::Dead => "dead",
-        ContainerStatus::Removing => "being removed",
-        ContainerStatus::Unknown => "in an unknown state",
-    };
-    let health = container.state.health.as_ref().map_or(String::new(), |health| {
-        format!(", its health check says {}", health.status.as_str())
-    });
-    format!("container is {status}{health}")
 }

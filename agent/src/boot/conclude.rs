@@ -11,10 +11,8 @@ use signal_protocol::signal::{MAX_SIGNAL_BYTES, Signal, Status};
 use tokio::time::Instant;
 
 use crate::boot::fault::FaultPoint;
-use crate::boot::pump::Liveliness;
 use crate::boot::step::Step;
 use crate::boot::{Run, Worked};
-use crate::engine::ContainerStatus;
 use crate::engine::logs::LogRange;
 use crate::error::{AgentError, Exit, chain};
 use crate::signal::outbox::Entry;
@@ -90,6 +88,8 @@ impl Run {
     fn was_done_before(&mut self, done: &Done) -> Exit {
         self.progress.status.status = Some(done.status);
         self.progress.status.signal = SignalState::Acknowledged;
+        // Whoever asks the agent to stop from now on is told this outcome.
+        self.progress.report();
         let status = status_word(done.status);
         self.settings.console.say(&format!("{status} was signalled before, as {}", done.id));
         if done.status == Status::Success { Exit::Success } else { Exit::Failure }
@@ -101,11 +101,20 @@ impl Run {
         data.insert("code".to_owned(), json!(error.code()));
         data.insert("step".to_owned(), json!(journal.step().as_str()));
         data.insert("timings".to_owned(), json!(journal.timings(Instant::now())));
-        if let AgentError::Container(failure) = error {
+        let failed_service = match error {
+            AgentError::Service { service, not_started, .. } => {
+                data.insert("service".to_owned(), json!(service));
+                data.insert("not_started".to_owned(), json!(not_started));
+                Some(service.clone())
+            }
+            _ => self.order.service.clone(),
+        };
+        if let Some(failure) = error.watch_failure() {
             data.insert("exit_code".to_owned(), json!(failure.exit_code()));
         }
         let mut reason = text::shorten(&error.reason(), MAX_REASON_BYTES);
-        let facts = tokio::time::timeout(LOG_TIMEOUT, self.container_facts(&mut data)).await;
+        let facts = self.container_facts(failed_service.as_deref(), &mut data);
+        let facts = tokio::time::timeout(LOG_TIMEOUT, facts).await;
         let log = facts.ok().flatten();
         if let Some(log) = &log {
             reason = format!("{reason}\nlast output:\n{log}");
@@ -114,8 +123,13 @@ impl Run {
     }
 
     /// What the engine says about the failed container, and the end of its log.
-    async fn container_facts(&self, data: &mut Map<String, Value>) -> Option<String> {
-        let (engine, container) = (self.engine.as_ref()?, self.container.as_ref()?);
+    async fn container_facts(
+        &self,
+        service: Option<&str>,
+        data: &mut Map<String, Value>,
+    ) -> Option<String> {
+        let engine = self.engine.as_ref()?;
+        let container = &self.members.of_service(service?)?.container;
         let inspection = engine.inspect(&container.id).await.ok()??;
         data.insert("container_id".to_owned(), json!(container.id));
         data.insert("oom_killed".to_owned(), json!(inspection.state.oom_killed));
@@ -134,12 +148,17 @@ impl Run {
         self.catch_up().await;
         self.progress.status.status = Some(told.status);
         self.progress.status.reason = Some(told.reason.clone());
+        self.progress.report();
         let exit = told.exit;
         let subject = self.subject.clone();
         let id = subject.as_ref().map(|subject| self.signal_id(subject));
         let signal = signal(told, id);
         self.settings.console.say(&console::summary(&signal));
-        self.settings.console.write_line(&console::machine_line(1, &signal));
+        let line = console::machine_line(1, &signal);
+        self.settings.console.write_line(&line);
+        if let Some(reporter) = &self.progress.reporter {
+            reporter.result(&line).await;
+        }
         // Without an instance there is no document, and so no handle.
         let Some(subject) = subject else {
             return exit;
@@ -277,23 +296,11 @@ impl Run {
         self.order.id.clone().unwrap_or_else(made)
     }
 
-    /// What the container wrote comes before the result on the console.
+    /// What the containers wrote comes before the result on the console.
     async fn catch_up(&mut self) {
-        let (Some(engine), Some(container), Some(pump)) =
-            (&self.engine, &self.container, &mut self.pump)
-        else {
-            return;
-        };
-        let liveliness = match engine.inspect(&container.id).await {
-            Ok(Some(found)) if found.restart_count > container.restarts_before => {
-                Liveliness::Looping
-            }
-            Ok(Some(found)) if found.state.status == ContainerStatus::Running => {
-                Liveliness::Running
-            }
-            _ => Liveliness::Ended,
-        };
-        pump.catch_up(liveliness).await;
+        if let Some(engine) = &self.engine {
+            self.pumps.catch_up(engine, &self.members).await;
+        }
     }
 }
 

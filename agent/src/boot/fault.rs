@@ -37,6 +37,7 @@ fault_points! {
     AfterEngine = "after_engine",
     AfterPull = "after_pull",
     AfterRemove = "after_remove",
+    AfterPrepare = "after_prepare",
     AfterCreate = "after_create",
     AfterStart = "after_start",
     AfterWatch = "after_watch",

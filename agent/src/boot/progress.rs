@@ -16,7 +16,8 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new(state: StateDirectory, reporter: Option<Reporter>, now: Instant) -> Progress {
-        let (journal, status) = (Journal::new(now), RunStatus::default());
+        let journal = Journal::new(now);
+        let status = RunStatus { began_after_boot_ms: uptime_ms(), ..RunStatus::default() };
         let progress = Progress { journal, status, state, reporter };
         progress.report();
         progress
@@ -33,6 +34,14 @@ impl Progress {
     }
 
     pub(crate) fn report(&self) {
-        self.state.report(&self.status);
+        let timings = self.journal.steps(Instant::now());
+        self.state.report(&RunStatus { timings, ..self.status.clone() });
     }
+}
+
+/// The kernel's own count, in seconds with two decimal places. None where there is no `/proc`.
+fn uptime_ms() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/uptime").ok()?;
+    let (seconds, hundredths) = text.split_whitespace().next()?.split_once('.')?;
+    Some(seconds.parse::<u64>().ok()? * 1000 + hundredths.parse::<u64>().ok()? * 10)
 }

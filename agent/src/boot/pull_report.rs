@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::console::Console;
 use crate::engine::pull::PullProgress;
 use crate::error::seconds;
+use crate::image::Progress;
 use crate::plan::ImageReference;
 
 /// An engine reports many times a second; a person wants to see that it goes on.
@@ -16,31 +17,45 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) struct PullReporter<'a> {
     image: &'a ImageReference,
     console: &'a Console,
-    started_at: Instant,
-    reported_at: Mutex<Instant>,
+    state: Mutex<State>,
+}
+
+/// What was begun, and when the console heard of it last.
+#[derive(Default)]
+struct State {
+    what: String,
+    started_at: Option<Instant>,
+    reported_at: Option<Instant>,
 }
 
 impl PullReporter<'_> {
-    pub(crate) fn new<'a>(
-        image: &'a ImageReference,
-        console: &'a Console,
-        now: Instant,
-    ) -> PullReporter<'a> {
-        console.say(&format!("pulling {image}"));
-        PullReporter { image, console, started_at: now, reported_at: Mutex::new(now) }
+    /// Says nothing yet: an image that is there needs no words.
+    pub(crate) fn new<'a>(image: &'a ImageReference, console: &'a Console) -> PullReporter<'a> {
+        PullReporter { image, console, state: Mutex::default() }
     }
 
-    pub(crate) fn report(&self, progress: PullProgress, now: Instant) {
-        let mut reported_at = self.reported_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if now - *reported_at < REPORT_INTERVAL {
-            return;
+    pub(crate) fn report(&self, progress: Progress<'_>, now: Instant) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match progress {
+            Progress::Begun(what) => {
+                self.console.say(&what);
+                *state = State { what, started_at: Some(now), reported_at: Some(now) };
+            }
+            Progress::Moving(progress) => {
+                if state.reported_at.is_some_and(|before| now - before < REPORT_INTERVAL) {
+                    return;
+                }
+                state.reported_at = Some(now);
+                self.console.say(&format!("{}: {}", state.what, in_words(progress)));
+            }
+            Progress::TryingAgain(error) => {
+                self.console.say(&format!("{}; trying again", error.brief()));
+            }
+            Progress::Done => {
+                let took = state.started_at.map_or(Duration::ZERO, |started_at| now - started_at);
+                self.console.say(&format!("pulled {} in {}", self.image, seconds(took)));
+            }
         }
-        *reported_at = now;
-        self.console.say(&format!("pulling {}: {}", self.image, in_words(progress)));
-    }
-
-    pub(crate) fn done(&self, now: Instant) {
-        self.console.say(&format!("pulled {} in {}", self.image, seconds(now - self.started_at)));
     }
 }
 
@@ -85,12 +100,13 @@ mod tests {
             digest: None,
         };
         let start = Instant::now();
-        let reporter = PullReporter::new(&image, &console, start);
+        let reporter = PullReporter::new(&image, &console);
+        reporter.report(Progress::Begun("pulling web:1".to_owned()), start);
         for tenth in 0..120 {
             let now = start + Duration::from_millis(tenth * 100);
-            reporter.report(PullProgress::default(), now);
+            reporter.report(Progress::Moving(PullProgress::default()), now);
         }
-        reporter.done(start + Duration::from_secs(12));
+        reporter.report(Progress::Done, start + Duration::from_secs(12));
         console.flush(Duration::from_secs(10));
         let written = std::fs::read_to_string(path).unwrap();
         assert_eq!(written.lines().count(), 4, "{written}");

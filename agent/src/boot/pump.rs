@@ -33,14 +33,17 @@ pub(crate) struct Pump {
 }
 
 impl Pump {
+    /// `label` is what each line begins with, if anything.
     pub(crate) fn start(
         engine: Arc<dyn Engine>,
         console: Console,
         container: String,
         start: LogStart,
+        label: Option<String>,
     ) -> Pump {
         let (sender, n_streams) = watch::channel(0);
-        let task = tokio::spawn(pump(engine, console, container, start, sender));
+        let output = Output { console, label };
+        let task = tokio::spawn(pump(engine, output, container, start, sender));
         Pump { task, n_streams }
     }
 
@@ -78,9 +81,25 @@ pub(crate) enum Liveliness {
     Looping,
 }
 
+/// The console, and what a line of this container begins with there.
+struct Output {
+    console: Console,
+    label: Option<String>,
+}
+
+impl Output {
+    fn line(&self, text: &[u8]) {
+        let Some(label) = &self.label else {
+            return self.console.container_line(text, Instant::now());
+        };
+        let line = [label.as_bytes(), b" | ", text].concat();
+        self.console.container_line(&line, Instant::now());
+    }
+}
+
 async fn pump(
     engine: Arc<dyn Engine>,
-    console: Console,
+    output: Output,
     container: String,
     mut start: LogStart,
     n_streams: watch::Sender<u64>,
@@ -91,7 +110,7 @@ async fn pump(
         position.resume();
         let mut on_line = |line: LogLine<'_>| {
             if position.is_new(&line) {
-                console.container_line(line.text, Instant::now());
+                output.line(line.text);
             }
         };
         let followed = engine.follow(&container, start.clone(), &mut on_line).await;

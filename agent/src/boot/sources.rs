@@ -8,6 +8,6 @@ use crate::datasource::{self, Datasource};
 pub(crate) fn sources(config: &Config) -> Vec<Box<dyn Datasource>> {
     match &config.user_data {
         Some(path) => vec![Box::new(UserDataFile::new(path))],
-        None => datasource::standard(),
+        None => datasource::standard(&config.authorities),
     }
 }

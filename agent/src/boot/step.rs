@@ -88,6 +88,19 @@ impl Journal {
         timings
     }
 
+    /// The steps so far, in the order in which each was first begun, and the milliseconds of each.
+    pub fn steps(&self, now: Instant) -> Vec<(String, u64)> {
+        let running = (self.step, milliseconds(now - self.step_started_at));
+        let mut steps: Vec<(String, u64)> = Vec::new();
+        for (step, elapsed_ms) in self.done.iter().copied().chain([running]) {
+            match steps.iter_mut().find(|(name, _)| name == step.as_str()) {
+                Some((_, total_ms)) => *total_ms += elapsed_ms,
+                None => steps.push((step.as_str().to_owned(), elapsed_ms)),
+            }
+        }
+        steps
+    }
+
     fn add_elapsed(&mut self, now: Instant) {
         let elapsed_ms = milliseconds(now - self.step_started_at);
         match self.done.iter_mut().find(|(step, _)| *step == self.step) {

@@ -160,8 +160,8 @@ fn explained(exit_code: i64, has_memory_limit: bool) -> String {
 
 /// Turns looks at one container into a verdict.
 #[derive(Debug)]
-pub struct Observer<'a> {
-    watch: &'a Watch,
+pub struct Observer {
+    watch: Watch,
     /// A kept container may have been restarted long ago.
     restarts_before: i64,
     last_exit_code: Option<i64>,
@@ -171,8 +171,8 @@ pub struct Observer<'a> {
     engine_away_at: Option<Instant>,
 }
 
-impl<'a> Observer<'a> {
-    pub fn new(watch: &'a Watch, restarts_before: i64) -> Observer<'a> {
+impl Observer {
+    pub fn new(watch: Watch, restarts_before: i64) -> Observer {
         Observer {
             watch,
             restarts_before,

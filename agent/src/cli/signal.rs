@@ -11,7 +11,8 @@ use signal_protocol::signal::{MAX_SIGNAL_BYTES, Signal, Status};
 use tokio::time::Instant;
 
 use crate::boot::sources;
-use crate::cli::{print, transports};
+use crate::cli::print;
+use crate::cli::run::transports;
 use crate::config::{Config, ConfigError};
 use crate::datasource;
 use crate::error::{AgentError, Exit};

@@ -46,6 +46,7 @@ fn in_json(status: &RunStatus) -> String {
         "instance_id": status.instance_id,
         "document_hash": status.document_hash,
         "container": status.container,
+        "services": status.services,
     })
     .to_string()
 }

@@ -6,12 +6,13 @@
 
 use async_trait::async_trait;
 
-use crate::datasource::drive::{Drive, Wanted};
+use crate::datasource::drive::{Drive, Files, Wanted};
 use crate::datasource::openstack::parse_metadata;
 use crate::datasource::{
     BrokenReason, Datasource, Found, MAX_METADATA_BYTES, MAX_USER_DATA_BYTES, Outcome,
 };
-use crate::error;
+
+const NAME: &str = "config-drive";
 
 /// VFAT labels are upper case with some tools.
 pub const LABELS: &[&str] = &["config-2", "CONFIG-2"];
@@ -36,28 +37,24 @@ impl ConfigDrive {
 #[async_trait]
 impl Datasource for ConfigDrive {
     fn name(&self) -> &'static str {
-        "config-drive"
+        NAME
     }
 
     async fn probe(&self) -> Outcome {
-        let files = match self.drive.read(FILES).await {
-            Ok(Some(files)) => files,
-            Ok(None) => return Outcome::Absent,
-            Err(error) => return Outcome::Broken(BrokenReason(error::chain(&error))),
-        };
-        let Ok([metadata, user_data]) = <[_; 2]>::try_from(files) else { return Outcome::Absent };
-        let Some(metadata) = metadata else {
-            let reason = "openstack/latest/meta_data.json is missing";
-            return Outcome::Broken(BrokenReason(reason.to_owned()));
-        };
-        match parse_metadata(&metadata) {
-            Ok((instance_id, facts)) => Outcome::Found(Found {
-                datasource: self.name(),
-                instance_id: Some(instance_id),
-                user_data: user_data.filter(|bytes| !bytes.is_empty()),
-                facts,
-            }),
-            Err(reason) => Outcome::Broken(reason),
-        }
+        self.drive.probe(FILES, found_in).await
     }
+}
+
+fn found_in(files: Files) -> Result<Found, BrokenReason> {
+    let mut files = files.into_iter();
+    let Some(metadata) = files.next().flatten() else {
+        return Err(BrokenReason("openstack/latest/meta_data.json is missing".to_owned()));
+    };
+    let (instance_id, facts) = parse_metadata(&metadata)?;
+    Ok(Found {
+        datasource: NAME,
+        instance_id: Some(instance_id),
+        user_data: files.next().flatten().filter(|bytes| !bytes.is_empty()),
+        facts,
+    })
 }

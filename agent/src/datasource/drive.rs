@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use crate::datasource::file::read_bounded;
 use crate::datasource::volume::{Volume, VolumeError};
+use crate::datasource::{BrokenReason, Found, Outcome};
+use crate::error;
 
 /// Where the files of a drive are.
 #[derive(Clone, Debug)]
@@ -71,6 +73,22 @@ impl Drive {
     /// The same, out of a list of devices.
     pub fn devices(devices: Vec<PathBuf>, labels: &'static [&'static str]) -> Drive {
         Drive { place: Place::Devices(devices, labels) }
+    }
+
+    /// Asks the drive for files, and a function for what they mean.
+    pub(crate) async fn probe(
+        &self,
+        wanted: &'static [Wanted],
+        understand: fn(Files) -> Result<Found, BrokenReason>,
+    ) -> Outcome {
+        match self.read(wanted).await {
+            Ok(Some(files)) => match understand(files) {
+                Ok(found) => Outcome::Found(found),
+                Err(reason) => Outcome::Broken(reason),
+            },
+            Ok(None) => Outcome::Absent,
+            Err(error) => Outcome::Broken(BrokenReason(error::chain(&error))),
+        }
     }
 
     /// Reads files from the drive. None: there is no such drive.

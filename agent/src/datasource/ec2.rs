@@ -11,8 +11,9 @@ use async_trait::async_trait;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::datasource::http::{Answer, Service};
-use crate::datasource::openstack::{LINK_LOCAL_V4, is_instance_id, outcome};
+use crate::datasource::openstack::{is_instance_id, outcome};
 use crate::datasource::{BrokenReason, Datasource, Found, MAX_USER_DATA_BYTES, Outcome};
+use crate::link_local::LINK_LOCAL_V4;
 
 /// Longer than one probe takes.
 const TOKEN_SECONDS: HeaderValue = HeaderValue::from_static("60");

@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
-use crate::datasource::drive::{Drive, Wanted};
+use crate::datasource::drive::{Drive, Files, Wanted};
 use crate::datasource::{
     BrokenReason, Datasource, Found, MAX_METADATA_BYTES, MAX_USER_DATA_BYTES, Outcome,
 };
-use crate::error;
+
+const NAME: &str = "nocloud";
 
 pub const LABELS: &[&str] = &["cidata", "CIDATA"];
 
-const FILES: &[Wanted] = &[
+pub(crate) const FILES: &[Wanted] = &[
     Wanted { path: "meta-data", max_bytes: MAX_METADATA_BYTES },
     Wanted { path: "user-data", max_bytes: MAX_USER_DATA_BYTES },
 ];
@@ -33,29 +34,29 @@ impl NoCloud {
 #[async_trait]
 impl Datasource for NoCloud {
     fn name(&self) -> &'static str {
-        "nocloud"
+        NAME
     }
 
     async fn probe(&self) -> Outcome {
-        let files = match self.drive.read(FILES).await {
-            Ok(Some(files)) => files,
-            Ok(None) => return Outcome::Absent,
-            Err(error) => return Outcome::Broken(BrokenReason(error::chain(&error))),
-        };
-        let Ok([metadata, user_data]) = <[_; 2]>::try_from(files) else { return Outcome::Absent };
-        if metadata.is_none() && user_data.is_none() {
-            let reason = "neither meta-data nor user-data is on the drive";
-            return Outcome::Broken(BrokenReason(reason.to_owned()));
-        }
-        let metadata = metadata.unwrap_or_default();
-        let metadata = String::from_utf8_lossy(&metadata);
-        Outcome::Found(Found {
-            datasource: self.name(),
-            instance_id: value_of(&metadata, "instance-id"),
-            user_data: user_data.filter(|bytes| !bytes.is_empty()),
-            facts: facts(&metadata),
-        })
+        self.drive.probe(FILES, found_in).await
     }
+}
+
+/// What `meta-data` and `user-data` say, from wherever they are.
+pub(crate) fn found_in(files: Files) -> Result<Found, BrokenReason> {
+    let mut files = files.into_iter();
+    let (metadata, user_data) = (files.next().flatten(), files.next().flatten());
+    if metadata.is_none() && user_data.is_none() {
+        return Err(BrokenReason("neither meta-data nor user-data is there".to_owned()));
+    }
+    let metadata = metadata.unwrap_or_default();
+    let metadata = String::from_utf8_lossy(&metadata);
+    Ok(Found {
+        datasource: NAME,
+        instance_id: value_of(&metadata, "instance-id"),
+        user_data: user_data.filter(|bytes| !bytes.is_empty()),
+        facts: facts(&metadata),
+    })
 }
 
 /// The instance has no name besides its host name.

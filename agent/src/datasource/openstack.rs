@@ -5,7 +5,7 @@
 //! no answer while the network is set up) pass; they are broken, not absent.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::SocketAddr;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -17,13 +17,7 @@ use crate::datasource::http::{Answer, Service};
 use crate::datasource::{
     BrokenReason, Datasource, Found, MAX_METADATA_BYTES, MAX_USER_DATA_BYTES, Outcome,
 };
-
-pub(crate) const LINK_LOCAL_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
-
-const LINK_LOCAL_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe);
-
-/// An instance has a handful; an engine that runs already adds one for each container.
-const MAX_INTERFACES: usize = 16;
+use crate::link_local::{LINK_LOCAL_V4, addresses_v6};
 
 /// The metadata service at one address.
 #[derive(Debug)]
@@ -98,10 +92,7 @@ impl Datasource for LinkLocalV6 {
 
     /// Interfaces come up one by one, so they are listed anew at each probe.
     async fn probe(&self) -> Outcome {
-        let sources: Vec<OpenStack> = interfaces()
-            .into_iter()
-            .map(|scope| OpenStack::at(SocketAddrV6::new(LINK_LOCAL_V6, 80, 0, scope).into()))
-            .collect();
+        let sources: Vec<OpenStack> = addresses_v6().into_iter().map(OpenStack::at).collect();
         let mut probes: FuturesUnordered<_> = sources.iter().map(OpenStack::probe).collect();
         let mut last = Outcome::Absent;
         while let Some(outcome) = probes.next().await {
@@ -115,22 +106,6 @@ impl Datasource for LinkLocalV6 {
         }
         last
     }
-}
-
-/// The indexes of the interfaces on which a metadata service may answer: no loopback, no bridge
-/// and no port of one, which are the engine's own.
-fn interfaces() -> Vec<u32> {
-    let Ok(entries) = std::fs::read_dir("/sys/class/net") else { return Vec::new() };
-    let mut indexes: Vec<u32> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| !path.ends_with("lo"))
-        .filter(|path| !path.join("bridge").exists() && !path.join("brport").exists())
-        .filter_map(|path| std::fs::read_to_string(path.join("ifindex")).ok()?.trim().parse().ok())
-        .collect();
-    indexes.sort_unstable();
-    indexes.truncate(MAX_INTERFACES);
-    indexes
 }
 
 /// What we read of `meta_data.json`, which is Nova's and grows with every release.

@@ -7,19 +7,24 @@
 //! not by `/wait`: an inspection survives a restart of the engine and sees restarts of the
 //! container, which `/wait` reports as ends.
 
+mod export;
+mod objects;
+mod output;
+
 use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use reqwest::Method;
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Body, Method};
 use serde_json::Value;
 
 use crate::engine::http::{API_VERSION, ApiVersion, Http, MAX_MESSAGE_BYTES};
 use crate::engine::http::{broken, none_if_not_found, parse_version};
-use crate::engine::logs::{Demultiplexer, Excerpt, Lines, LogLine, LogRange, LogStart};
-use crate::engine::pull::{PullProblem, PullProgress, PullStream};
+use crate::engine::logs::{LogLine, LogRange, LogStart};
+use crate::engine::pull::{self, PullProblem, PullProgress, PullStream};
 use crate::engine::{Engine, EngineError, EngineVersion, Image, Inspection, ListedContainer};
-use crate::engine::{Operation, wire};
+use crate::engine::{ImageArchive, Operation, PullRequest, wire};
 use crate::plan::ImageReference;
 use crate::text;
 
@@ -28,13 +33,16 @@ const OLDEST_API_VERSION: ApiVersion = (1, 24);
 
 /// For calls that only look something up. Socket activation may hold the first one back until
 /// the engine is up.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// For calls that change something: a slow disk takes a minute to copy an image's files.
-const CHANGE_TIMEOUT: Duration = Duration::from_secs(180);
+pub(crate) const CHANGE_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// A container may ask for a long time to stop, and the engine answers when it has.
 const STOP_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Ten gigabytes on a slow disk.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(1800);
 
 /// A pull that reports nothing for so long has lost its registry.
 const PULL_SILENCE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -56,10 +64,6 @@ impl DockerEngine {
         let request = self.http.unversioned("/version").timeout(LOOKUP_TIMEOUT);
         let version: wire::Version = self.http.send_for(Operation::Ping, request).await?;
         Ok(parse_version(&version.min_api_version).unwrap_or(OLDEST_API_VERSION))
-    }
-
-    async fn has_tty(&self, container: &str) -> Result<bool, EngineError> {
-        Ok(self.inspect(container).await?.is_some_and(|inspection| inspection.has_tty))
     }
 }
 
@@ -96,17 +100,22 @@ impl Engine for DockerEngine {
 
     async fn pull(
         &self,
-        reference: &ImageReference,
+        request: &PullRequest<'_>,
         progress: &(dyn Fn(PullProgress) + Send + Sync),
     ) -> Result<(), EngineError> {
+        let PullRequest { reference, platform, credentials } = *request;
         let failed = |problem, message: &str| EngineError::Pull {
             image: reference.to_string(),
             problem,
             message: text::clean(message, MAX_MESSAGE_BYTES),
         };
         let (name, tag) = (reference.from_image(), reference.tag_or_digest());
-        let query = [("fromImage", name.as_str()), ("tag", tag)];
-        let request = self.http.request(Method::POST, &["images", "create"], &query);
+        let mut query = vec![("fromImage", name.as_str()), ("tag", tag)];
+        query.extend(platform.map(|platform| ("platform", platform)));
+        let mut request = self.http.request(Method::POST, &["images", "create"], &query);
+        if let Some(credentials) = credentials {
+            request = request.header("x-registry-auth", pull::registry_auth(credentials));
+        }
         let sent =
             tokio::time::timeout(PULL_SILENCE_TIMEOUT, self.http.send(Operation::Pull, request));
         let mut response = match sent.await {
@@ -133,6 +142,42 @@ impl Engine for DockerEngine {
             }
         }
         stream.finish().map_err(|message| failed(PullProblem::of(&message), &message))
+    }
+
+    async fn load(&self, archive: ImageArchive) -> Result<(), EngineError> {
+        let request = self
+            .http
+            .request(Method::POST, &["images", "load"], &[("quiet", "true")])
+            .header(CONTENT_TYPE, "application/x-tar")
+            .body(Body::wrap_stream(archive));
+        // As with a pull, the answer is a 200 that may end with the failure.
+        let sent = tokio::time::timeout(LOAD_TIMEOUT, async {
+            let mut response = self.http.send(Operation::Load, request).await?;
+            let mut stream = PullStream::default();
+            while let Some(bytes) =
+                response.chunk().await.map_err(|error| broken(Operation::Load, error))?
+            {
+                stream.feed(&bytes);
+            }
+            Ok(stream.finish())
+        });
+        let refused = |status: u16, message: &str| EngineError::Refused {
+            operation: Operation::Load,
+            status,
+            message: text::clean(message, MAX_MESSAGE_BYTES),
+        };
+        match sent.await {
+            Ok(finished) => finished?.map_err(|message| refused(200, &message)),
+            Err(_) => Err(refused(200, "engine did not end loading the image")),
+        }
+    }
+
+    async fn tag(&self, image: &str, name: &ImageReference) -> Result<(), EngineError> {
+        let repository = name.from_image();
+        let tag = name.tag.as_deref().unwrap_or("latest");
+        let query = [("repo", repository.as_str()), ("tag", tag)];
+        let request = self.http.request(Method::POST, &["images", image, "tag"], &query);
+        self.http.send(Operation::Tag, request.timeout(CHANGE_TIMEOUT)).await.map(drop)
     }
 
     async fn create(&self, name: &str, body: &Value) -> Result<String, EngineError> {
@@ -193,29 +238,7 @@ impl Engine for DockerEngine {
     }
 
     async fn logs(&self, container: &str, range: LogRange) -> Result<String, EngineError> {
-        let tail = match range {
-            LogRange::First => "all".to_owned(),
-            LogRange::LastLines(n) => n.to_string(),
-        };
-        let has_tty = self.has_tty(container).await?;
-        let query = [("stdout", "true"), ("stderr", "true"), ("tail", tail.as_str())];
-        let request = self.http.request(Method::GET, &["containers", container, "logs"], &query);
-        let mut response =
-            self.http.send(Operation::ReadLogs, request.timeout(LOOKUP_TIMEOUT)).await?;
-
-        let mut excerpt = Excerpt::new(range);
-        let mut demultiplexer = Demultiplexer::default();
-        while !excerpt.is_complete() {
-            let chunk =
-                response.chunk().await.map_err(|error| broken(Operation::ReadLogs, error))?;
-            let Some(bytes) = chunk else { break };
-            if has_tty {
-                excerpt.push(&bytes);
-            } else {
-                demultiplexer.feed(&bytes, |_, piece| excerpt.push(piece));
-            }
-        }
-        Ok(excerpt.into_text())
+        self.read_excerpt(container, range).await
     }
 
     async fn follow(
@@ -224,45 +247,15 @@ impl Engine for DockerEngine {
         start: LogStart,
         on_line: &mut (dyn for<'l> FnMut(LogLine<'l>) + Send),
     ) -> Result<(), EngineError> {
-        let mut query = vec![
-            ("stdout", "true"),
-            ("stderr", "true"),
-            ("timestamps", "true"),
-            ("follow", "true"),
-        ];
-        let since;
-        match start {
-            LogStart::Beginning => {}
-            LogStart::NewOnly => query.push(("tail", "0")),
-            LogStart::Since(at) => {
-                since = format!("{}.{:09}", at.as_second(), at.subsec_nanosecond());
-                query.push(("since", &since));
-            }
-        }
-        let has_tty = self.has_tty(container).await?;
-        let request = self.http.request(Method::GET, &["containers", container, "logs"], &query);
-        let mut response = self.http.send(Operation::ReadLogs, request).await?;
+        self.stream_lines(container, start, true, on_line).await
+    }
 
-        let mut demultiplexer = Demultiplexer::default();
-        let mut lines = [Lines::default(), Lines::default()];
-        let ended = loop {
-            match response.chunk().await {
-                Ok(Some(bytes)) if has_tty => lines[0].feed(&bytes, on_line),
-                Ok(Some(bytes)) => {
-                    demultiplexer.feed(&bytes, |piece, bytes| {
-                        if piece.begins_message {
-                            lines[piece.stream].begin_message();
-                        }
-                        lines[piece.stream].feed(bytes, on_line);
-                    });
-                }
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(broken(Operation::ReadLogs, error)),
-            }
-        };
-        for lines in &mut lines {
-            lines.finish(on_line);
-        }
-        ended
+    async fn read_lines(
+        &self,
+        container: &str,
+        start: LogStart,
+        on_line: &mut (dyn for<'l> FnMut(LogLine<'l>) + Send),
+    ) -> Result<(), EngineError> {
+        self.stream_lines(container, start, false, on_line).await
     }
 }

@@ -25,12 +25,14 @@ impl LogRange {
     pub const MAX_BYTES: usize = 64 * 1024;
 }
 
-/// Where to begin to follow.
+/// Where to begin to read or to follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogStart {
     Beginning,
     /// Only what is written from now on.
     NewOnly,
+    /// So many of the last lines, and what is written from now on.
+    LastLines(u32),
     /// Everything from this timestamp on, lines of that very moment included.
     Since(jiff::Timestamp),
 }

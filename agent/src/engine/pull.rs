@@ -10,8 +10,12 @@ mod problem;
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
+use reqwest::header::HeaderValue;
 use serde::Deserialize;
 
+use crate::engine::Credentials;
 pub use crate::engine::pull::problem::PullProblem;
 
 /// Lines longer than this are not reports of a pull; real ones have 300 bytes.
@@ -27,6 +31,17 @@ pub struct PullProgress {
     pub n_layers_done: usize,
     pub bytes_done: u64,
     pub bytes_total: u64,
+}
+
+/// The `X-Registry-Auth` header: JSON in base64 for URLs, with its padding.
+pub(crate) fn registry_auth(credentials: &Credentials) -> HeaderValue {
+    let Credentials { username, password } = credentials;
+    let json = serde_json::json!({ "username": username, "password": password });
+    let encoded = URL_SAFE.encode(json.to_string());
+    let mut value =
+        HeaderValue::from_str(&encoded).unwrap_or_else(|_| HeaderValue::from_static(""));
+    value.set_sensitive(true);
+    value
 }
 
 /// Reads the stream piece by piece, however the network cut it.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::engine::objects::SharedObject;
 use crate::engine::{ContainerState, ContainerStatus, Health, HealthStatus, Image};
 use crate::engine::{Inspection, ListedContainer};
 
@@ -65,6 +66,28 @@ impl ListRow {
         let name = self.names.first().map_or("", |name| name.trim_start_matches('/')).to_owned();
         ListedContainer { id: self.id, name, labels: self.labels }
     }
+}
+
+/// A network or a volume, in a list or by itself.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(crate) struct ObjectAnswer {
+    name: String,
+    #[serde(deserialize_with = "null_is_default")]
+    labels: BTreeMap<String, String>,
+}
+
+impl ObjectAnswer {
+    pub(crate) fn into_object(self) -> SharedObject {
+        SharedObject { name: self.name, labels: self.labels }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(crate) struct VolumesAnswer {
+    #[serde(deserialize_with = "null_is_default")]
+    pub(crate) volumes: Vec<ObjectAnswer>,
 }
 
 #[derive(Debug, Default, Deserialize)]

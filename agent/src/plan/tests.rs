@@ -2,7 +2,10 @@ use super::*;
 use crate::userdata;
 
 fn plan(text: &str) -> Plan {
-    Plan::new(&userdata::parse(text).unwrap_or_else(|diagnostic| panic!("{diagnostic}: {text}")))
+    Plan::new(
+        &userdata::parse(text).unwrap_or_else(|diagnostic| panic!("{diagnostic}: {text}")),
+        std::path::Path::new("/state"),
+    )
 }
 
 /// The body of the one container, without what every body has.
@@ -178,4 +181,163 @@ fn the_printed_plan_has_no_handle() {
     assert!(!printed.contains("secret"), "{printed}");
     assert!(!format!("{plan:?}").contains("secret"));
     assert_eq!(plan.to_json()["watch"]["when"], "running");
+}
+
+#[test]
+fn fields_of_the_host() {
+    let host =
+        |keys: &str, expected: serde_json::Value| check(keys, &json!({ "HostConfig": expected }));
+    host("dns: 192.0.2.1", json!({"Dns": ["192.0.2.1"]}));
+    host("extra_hosts: ['a:192.0.2.1', 'b=::1']", json!({"ExtraHosts": ["a:192.0.2.1", "b:::1"]}));
+    host("extra_hosts: {a: host-gateway}", json!({"ExtraHosts": ["a:host-gateway"]}));
+    host("memswap_limit: -1", json!({"MemorySwap": -1}));
+    host("cpu_period: 50ms", json!({"CpuPeriod": 50_000}));
+    host("cpu_quota: 25000", json!({"CpuQuota": 25_000}));
+    host("cap_add: [CAP_NET_ADMIN, all]", json!({"CapAdd": ["NET_ADMIN", "ALL"]}));
+    host("cap_drop: [mknod]", json!({"CapDrop": ["MKNOD"]}));
+    host("ulimits: {core: -1}", json!({"Ulimits": [{"Name": "core", "Soft": -1, "Hard": -1}]}));
+    host("sysctls: [a=1, b]", json!({"Sysctls": {"a": "1", "b": ""}}));
+    host("pid: host", json!({"PidMode": "host"}));
+    host("network_mode: 'container:x'", json!({"NetworkMode": "container:x"}));
+    host(
+        "tmpfs: '/run:size=1m'\nvolumes: [{type: tmpfs, target: /tmp}]",
+        json!({"Tmpfs": {"/run": "size=1m", "/tmp": ""}}),
+    );
+    host(
+        "devices: ['/dev/a', '/dev/b:rw', '/dev/c:/dev/d:r']",
+        json!({"Devices": [
+            {"PathOnHost": "/dev/a", "PathInContainer": "/dev/a", "CgroupPermissions": "rwm"},
+            {"PathOnHost": "/dev/b", "PathInContainer": "/dev/b", "CgroupPermissions": "rw"},
+            {"PathOnHost": "/dev/c", "PathInContainer": "/dev/d", "CgroupPermissions": "r"},
+        ]}),
+    );
+    host("gpus: all", json!({"DeviceRequests": [{"Count": -1, "Capabilities": [["gpu"]]}]}));
+    host(
+        "deploy: {resources: {limits: {cpus: '0.5', memory: 64m, pids: 9}, reservations: {memory: 32m}}}",
+        json!({"NanoCpus": 500_000_000, "Memory": 64 << 20, "PidsLimit": 9, "MemoryReservation": 32 << 20}),
+    );
+    host("links: {db: database}", json!({"Links": ["db:database"]}));
+    host("volumes_from: ['a:ro', 'container:b']", json!({"VolumesFrom": ["a:ro", "b"]}));
+    check(
+        "port_bindings: {80/tcp: 8080, 53/udp: [{HostIp: 127.0.0.1, HostPort: 5353}]}",
+        &json!({
+            "ExposedPorts": {"80/tcp": {}, "53/udp": {}},
+            "HostConfig": {"PortBindings": {
+                "80/tcp": [{"HostIp": "", "HostPort": "8080"}],
+                "53/udp": [{"HostIp": "127.0.0.1", "HostPort": "5353"}],
+            }},
+        }),
+    );
+    check(
+        "PortSpecs: ['80', '8080:81']",
+        &json!({
+            "ExposedPorts": {"80/tcp": {}, "81/tcp": {}},
+            "HostConfig": {"PortBindings": {"81/tcp": [{"HostIp": "", "HostPort": "8080"}]}},
+        }),
+    );
+    check(
+        "stop_grace_period: 1500ms\nstop_signal: SIGINT",
+        &json!({"StopTimeout": 2, "StopSignal": "SIGINT"}),
+    );
+    check(
+        "files: [{path: /e, content: \"# c\\nA=1\\nB='x y'\\n\"}]\nenv_file: /e\nenvironment: {A: 2}",
+        &json!({
+            "Env": ["B=x y", "A=2"],
+            "HostConfig": {"Mounts": [
+                {"Type": "bind", "Source": "/state/files/main/file-0", "Target": "/e", "ReadOnly": true},
+            ]},
+        }),
+    );
+}
+
+const SHOP: &str = "
+services:
+  web:
+    image: web
+    depends_on: {db: {condition: service_healthy}, init: {condition: service_completed_successfully}}
+    networks: {back: , front: {priority: 5, aliases: [www]}}
+    secrets: [password]
+    volumes: ['data:/data:ro', 'cache:/cache', 'plain:/plain']
+  db: {image: db, healthcheck: {test: x}, scale: 2, links: ['init:first']}
+  init: {image: init, volumes: ['disk:/disk']}
+networks:
+  front: {external: true, name: outside}
+  back: {internal: true}
+volumes:
+  data: {name: shop-data}
+  cache: {external: true}
+  plain:
+  disk: {device: 'serial:abc', filesystem: xfs}
+secrets:
+  password: {content: s3cret}
+";
+
+#[test]
+fn services_share_networks_volumes_and_files() {
+    let plan = plan(SHOP);
+    let order: Vec<&str> = plan.containers.iter().map(|one| one.service.as_str()).collect();
+    assert_eq!(order, ["init", "db", "db-2", "web"]);
+    let names: Vec<&str> = plan.containers.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names[1..3], ["heliograph-db-1", "heliograph-db-2"]);
+    let whens: Vec<When> = plan.containers.iter().map(|one| one.when).collect();
+    assert_eq!(whens, [When::Exit, When::Healthy, When::Healthy, When::Running]);
+    let web = &plan.containers[3];
+    let waits: Vec<(&str, Condition)> =
+        web.depends_on.iter().map(|other| (other.service.as_str(), other.condition)).collect();
+    let expected = [
+        ("db", Condition::Healthy),
+        ("db-2", Condition::Healthy),
+        ("init", Condition::CompletedSuccessfully),
+    ];
+    assert_eq!(waits, expected);
+
+    let networks: Vec<(&str, bool)> =
+        plan.networks.iter().map(|network| (network.name.as_str(), network.external)).collect();
+    let expected = [("outside", true), ("heliograph_back", false), ("heliograph_default", false)];
+    assert_eq!(networks, expected);
+    assert_eq!(
+        plan.networks[1].create,
+        json!({"Name": "heliograph_back", "Driver": "bridge", "Internal": true})
+    );
+    assert_eq!(web.create["HostConfig"]["NetworkMode"], "outside");
+    assert_eq!(
+        web.create["NetworkingConfig"]["EndpointsConfig"],
+        json!({"outside": {"Aliases": ["web", "www"]}})
+    );
+    let attachment =
+        Attachment { network: "heliograph_back".to_owned(), endpoint: json!({"Aliases": ["web"]}) };
+    assert_eq!(web.attachments, [attachment]);
+    let endpoint =
+        &plan.containers[2].create["NetworkingConfig"]["EndpointsConfig"]["heliograph_default"];
+    assert_eq!(*endpoint, json!({"Aliases": ["db"], "Links": ["heliograph-init-1:first"]}));
+    assert_eq!(plan.containers[0].create["HostConfig"]["RestartPolicy"]["Name"], "no");
+
+    let binds = json!(["shop-data:/data:ro", "cache:/cache", "plain:/plain"]);
+    assert_eq!(web.create["HostConfig"]["Binds"], binds);
+    let volumes: Vec<(&str, bool)> =
+        plan.volumes.iter().map(|volume| (volume.name.as_str(), volume.external)).collect();
+    assert_eq!(volumes, [("shop-data", false), ("cache", true)]);
+    let device = &plan.devices[0];
+    assert_eq!(
+        (device.volume.as_str(), &device.selector),
+        ("disk", &DeviceSelector::Serial("abc".to_owned()))
+    );
+    assert_eq!(device.filesystem.as_deref(), Some("xfs"));
+    let mount = json!([{"Type": "bind", "Source": "/state/volumes/disk", "Target": "/disk", "ReadOnly": false}]);
+    assert_eq!(plan.containers[0].create["HostConfig"]["Mounts"], mount);
+    let file = &plan.files[0];
+    assert_eq!(
+        (file.path.to_str(), file.content.bytes()),
+        (Some("/state/files/web/secrets-0"), &b"s3cret"[..])
+    );
+    assert_eq!((file.mode, file.uid), (0o400, 0));
+    let printed = plan.to_json().to_string();
+    assert!(!printed.contains("s3cret") && !format!("{plan:?}").contains("s3cret"), "{printed}");
+}
+
+#[test]
+fn environment_values_are_hidden_on_request() {
+    let plan = plan("image: a\nenvironment: {PASSWORD: s3cret}\n");
+    assert!(plan.to_json().to_string().contains("PASSWORD=s3cret"));
+    assert!(!plan.to_redacted_json().to_string().contains("s3cret"));
 }

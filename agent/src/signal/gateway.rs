@@ -16,14 +16,18 @@
 mod http;
 mod rate;
 mod report;
+mod slot;
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use rand::Rng as _;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -34,7 +38,9 @@ use signal_protocol::frame::{
 use signal_protocol::message::{Destination, InstanceKey, Login, Message};
 use signal_protocol::signal::Signal;
 use tokio::sync::{Mutex as AsyncMutex, OnceCell};
+use tokio::time::{Instant, sleep};
 
+use crate::link_local::{LINK_LOCAL_V4, addresses_v6};
 use crate::signal::gateway::http::{
     Answer, MAX_REQUEST_BYTES, MAX_SEGMENT_BYTES, exchange, request,
 };
@@ -45,10 +51,9 @@ use crate::text;
 pub use crate::signal::gateway::report::Reporter;
 
 /// Where every cloud has its metadata service.
-pub const METADATA_ADDRESS: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80);
+pub const METADATA_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(LINK_LOCAL_V4), 80);
 
-/// What errors call it.
+/// What errors call it, also where its other address, that of IPv6, is used.
 const HOST: &str = "169.254.169.254";
 
 /// How often a message is begun anew when its receipts do not fit: once as it is, once in the form that
@@ -57,6 +62,10 @@ const MAX_ROUNDS: usize = 4;
 
 /// How long to wait when the relay asks for patience without saying how long.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(2);
+
+/// How long it is asked anew whether a relay is there, when the answer is that there were too many
+/// questions: three of Neutron's windows.
+const HELLO_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How much of a refusal goes into an error.
 const MAX_MESSAGE_BYTES: usize = 300;
@@ -70,7 +79,8 @@ pub struct Gateway {
     /// The numbers of messages that are not acknowledged, so that a repetition has the same.
     numbers: Mutex<HashMap<[u8; 32], u32>>,
     rate: Rate,
-    hello: OnceCell<()>,
+    /// Where a relay has answered.
+    met_at: OnceCell<SocketAddr>,
     key: Option<InstanceKey>,
     key_given: OnceCell<()>,
     way: Mutex<Way>,
@@ -115,7 +125,7 @@ impl Gateway {
             next: AtomicU32::new(1),
             numbers: Mutex::default(),
             rate: Rate::default(),
-            hello: OnceCell::new(),
+            met_at: OnceCell::new(),
             key,
             key_given: OnceCell::new(),
             way: Mutex::new(IN_BODIES),
@@ -125,23 +135,47 @@ impl Gateway {
 
     /// Whether a relay is there. Asked once; only a yes is remembered, for a relay may come later.
     pub(crate) async fn greet(&self) -> Result<(), SendError> {
-        let said = self.hello.get_or_try_init(|| async {
-            let target = format!("{METADATA_PREFIX}hello");
-            let answer = self.ask(&request("GET", HOST, &target, "")).await?;
-            let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-            match (answer.status, value["code"].as_str()) {
-                (200, Some("hello")) => Ok(()),
-                (200, Some("retry")) => Err(busy(200, value["after_ms"].as_u64())),
-                (429 | 500..=599, _) => Err(busy(answer.status, None)),
-                _ => Err(no_answer(NoRelay)),
-            }
-        });
-        said.await.copied()?;
+        self.met_at.get_or_try_init(|| self.meet()).await?;
         if let Some(key) = &self.key {
             let giving = self.key_given.get_or_try_init(|| self.deliver(Message::Key(key.clone())));
             giving.await?;
         }
         Ok(())
+    }
+
+    /// The address at which a relay answers. That of IPv6 is tried where nothing can be reached at the
+    /// usual one.
+    async fn meet(&self) -> Result<SocketAddr, SendError> {
+        let mut met = self.meet_at(self.address).await;
+        let others = match &met {
+            Err(error) if self.address == METADATA_ADDRESS && is_unreachable(error) => {
+                addresses_v6()
+            }
+            _ => Vec::new(),
+        };
+        let mut asked: FuturesUnordered<_> =
+            others.into_iter().map(|address| self.meet_at(address)).collect();
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Ok(address) => return Ok(address),
+                Err(error) if is_unreachable(&error) => {}
+                // Whoever answers at all says more.
+                Err(error) => met = Err(error),
+            }
+        }
+        met
+    }
+
+    async fn meet_at(&self, address: SocketAddr) -> Result<SocketAddr, SendError> {
+        let target = format!("{METADATA_PREFIX}hello");
+        let answer = self.ask_at(address, &request("GET", HOST, &target, "")).await?;
+        let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        match (answer.status, value["code"].as_str()) {
+            (200, Some("hello")) => Ok(address),
+            (200, Some("retry")) => Err(busy(200, value["after_ms"].as_u64())),
+            (429 | 500..=599, _) => Err(busy(answer.status, None)),
+            _ => Err(no_answer(NoRelay)),
+        }
     }
 
     /// Sends a message until it is complete, or something is in the way.
@@ -208,8 +242,12 @@ impl Gateway {
     }
 
     async fn ask(&self, request: &str) -> Result<Answer, SendError> {
+        self.ask_at(self.met_at.get().copied().unwrap_or(self.address), request).await
+    }
+
+    async fn ask_at(&self, address: SocketAddr, request: &str) -> Result<Answer, SendError> {
         self.rate.turn().await;
-        exchange(self.address, request).await.map_err(no_answer)
+        exchange(address, request).await.map_err(no_answer)
     }
 
     fn id(&self, seq: u32) -> MessageId {
@@ -239,7 +277,19 @@ impl Transport for Gateway {
     }
 
     async fn knows_this_instance(&self) -> bool {
-        self.greet().await.is_ok()
+        let deadline = Instant::now() + HELLO_PATIENCE;
+        loop {
+            // That there were too many questions is no answer to this one.
+            let pause = match self.greet().await {
+                Ok(()) => return true,
+                Err(SendError::Busy { retry_after, .. }) => retry_after.unwrap_or(DEFAULT_PAUSE),
+                Err(_) => return false,
+            };
+            if Instant::now() + pause >= deadline {
+                return false;
+            }
+            sleep(pause).await;
+        }
     }
 }
 
@@ -304,6 +354,11 @@ fn read_receipt(frame: &Frame, answer: &Answer) -> Result<Outcome, SendError> {
         code if code.starts_with("frame_bad_") => Ok(Outcome::Torn),
         code => Err(refused(answer.status, code)),
     }
+}
+
+/// Whether there was no connection, or it broke.
+fn is_unreachable(error: &SendError) -> bool {
+    matches!(error, SendError::NoAnswer { source, .. } if source.is::<io::Error>())
 }
 
 fn busy(status: u16, after_ms: Option<u64>) -> SendError {

@@ -229,14 +229,24 @@ fn text_of(bytes: &[u8]) -> Result<String, DecodeError> {
     std::str::from_utf8(&bytes[..end]).map(str::to_owned).map_err(|_| DecodeError::NotUtf8)
 }
 
-/// Whether the first line that is not blank is `#docker`, `#docker 1` or `#docker v1`.
-fn is_docker(bytes: &[u8]) -> bool {
+/// The first line that is not blank.
+fn first_line(bytes: &[u8]) -> Option<&[u8]> {
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
-    let first = bytes
-        .split(|byte| matches!(byte, b'\n' | b'\r'))
-        .map(|line| line.trim_ascii())
-        .find(|line| !line.is_empty());
-    let Some(first) = first else { return false };
+    let mut lines = bytes.split(|byte| matches!(byte, b'\n' | b'\r')).map(|line| line.trim_ascii());
+    lines.find(|line| !line.is_empty())
+}
+
+/// Whether the first line is that of Heat's docker-cmd documents.
+pub(crate) fn is_docker_cmd(bytes: &[u8]) -> bool {
+    first_line(bytes).is_some_and(|line| line.eq_ignore_ascii_case(b"#docker-cmd"))
+}
+
+/// Whether the first line is `#docker`, `#docker 1`, `#docker v1` or `#docker-cmd`.
+fn is_docker(bytes: &[u8]) -> bool {
+    let Some(first) = first_line(bytes) else { return false };
+    if is_docker_cmd(bytes) {
+        return true;
+    }
     if first.len() < 7 || !first[..7].eq_ignore_ascii_case(b"#docker") {
         return false;
     }

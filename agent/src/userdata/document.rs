@@ -8,18 +8,57 @@ use serde::Serialize;
 use serde_json::Map;
 use url::Url;
 
+use crate::userdata::access::{DeviceSelector, GlanceAccess, RegistryAccess};
 use crate::userdata::diagnostic::Warning;
 use crate::userdata::image::ImageReference;
+use crate::userdata::read::files::FileDefinition;
 use crate::userdata::value::Value;
 
 /// A document that has been checked; nothing in it can still be wrong in form.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
-    /// One for now: the `main` service.
+    /// Those that are active, in the order of the document.
     pub services: Vec<Service>,
+    /// Whether they stand under `services`: then they share a network and see each other by name.
+    pub(crate) is_composed: bool,
+    pub(crate) networks: BTreeMap<String, NetworkDefinition>,
+    pub(crate) volumes: BTreeMap<String, VolumeDefinition>,
+    pub(crate) secrets: BTreeMap<String, FileDefinition>,
+    pub(crate) configs: BTreeMap<String, FileDefinition>,
+    pub registries: BTreeMap<String, RegistryAccess>,
+    pub glance: Option<GlanceAccess>,
+    /// In PEM.
+    pub certificate_authorities: Vec<String>,
     pub signal: SignalSection,
     pub outputs: Vec<OutputName>,
     pub warnings: Vec<Warning>,
+}
+
+/// A network of the document.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct NetworkDefinition {
+    pub(crate) name: Option<String>,
+    pub(crate) external: bool,
+    /// The rest of the body of `POST /networks/create`.
+    pub(crate) create: serde_json::Value,
+}
+
+/// A named volume of the document.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct VolumeDefinition {
+    pub(crate) name: Option<String>,
+    pub(crate) external: bool,
+    /// The rest of the body of `POST /volumes/create`; null if nothing is said.
+    pub(crate) create: serde_json::Value,
+    pub(crate) device: Option<DeviceDefinition>,
+}
+
+/// The block device that a volume is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct DeviceDefinition {
+    pub(crate) selector: DeviceSelector,
+    pub(crate) filesystem: Option<String>,
+    pub(crate) read_only: bool,
 }
 
 /// One container to run.

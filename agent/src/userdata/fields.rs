@@ -1,8 +1,8 @@
 //! A map of the document against its table of keys.
 
+use crate::userdata::context::Context;
 use crate::userdata::diagnostic::{Diagnostic, Position, quote_key};
 use crate::userdata::schema::Key;
-use crate::userdata::schema::keys::{DOCUMENT_KEYS, REFUSED_KEYS};
 use crate::userdata::suggest::nearest;
 use crate::userdata::yaml::{Content, Entry, Node};
 
@@ -36,13 +36,36 @@ impl<'a> Fields<'a> {
         node: &'a Node,
         table: &'static [Key],
     ) -> Result<Fields<'a>, Diagnostic> {
+        let mut context = Context { warnings: Vec::new(), is_strict: true };
+        Fields::of_tables(label, node, &[table], &[], &mut context)
+    }
+
+    /// The same against several tables, with keys that are known and refused. Keys that start with
+    /// `x-` are for other programs.
+    pub(crate) fn of_tables(
+        label: &str,
+        node: &'a Node,
+        tables: &[&'static [Key]],
+        refused: &[(&str, &str)],
+        context: &mut Context,
+    ) -> Result<Fields<'a>, Diagnostic> {
         let Content::Map(entries) = &node.content else {
             let message = format!("{label} must be a map, not {}", node.kind());
             return Err(Diagnostic::new("wrong_type", node.position, message));
         };
         let mut fields: Vec<Field<'a>> = Vec::with_capacity(entries.len());
         for entry in entries {
-            let key = find(table, &entry.key).ok_or_else(|| unknown(label, entry, table))?;
+            if !refused.is_empty() && entry.key.starts_with("x-") {
+                continue;
+            }
+            let Some(key) = find(tables, &entry.key) else {
+                let diagnostic = unknown(label, entry, tables, refused);
+                if context.is_strict || diagnostic.code != "unknown_key" {
+                    return Err(diagnostic);
+                }
+                context.warn("unknown_key", entry.key_position, diagnostic.message);
+                continue;
+            };
             if let Some(first) = fields.iter().find(|field| field.key.name == key.name) {
                 let message = format!(
                     "{} is given already at {}, in another spelling",
@@ -69,27 +92,36 @@ impl<'a> Fields<'a> {
         })
     }
 
+    pub(crate) fn position(&self) -> Position {
+        self.position
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = Field<'a>> {
         self.fields.iter().copied()
     }
 }
 
-fn find(table: &'static [Key], written: &str) -> Option<&'static Key> {
-    table.iter().find(|key| key.name == written || key.aliases.contains(&written))
+fn find(tables: &[&'static [Key]], written: &str) -> Option<&'static Key> {
+    let mut keys = tables.iter().flat_map(|table| table.iter());
+    keys.find(|key| key.name == written || key.aliases.contains(&written))
 }
 
-fn unknown(label: &str, entry: &Entry, table: &'static [Key]) -> Diagnostic {
+fn unknown(
+    label: &str,
+    entry: &Entry,
+    tables: &[&'static [Key]],
+    refused: &[(&str, &str)],
+) -> Diagnostic {
     let written = quote_key(&entry.key);
-    let is_document = std::ptr::eq(table, DOCUMENT_KEYS);
-    let refused = REFUSED_KEYS.iter().find(|(name, _)| is_document && *name == entry.key);
-    if let Some((_, instead)) = refused {
+    if let Some((_, instead)) = refused.iter().find(|(name, _)| *name == entry.key) {
         let message = format!("the key {written} is not supported");
         return Diagnostic::new("refused_key", entry.key_position, message).suggest(*instead);
     }
     let message = format!("{label} has no key {written}");
     let diagnostic = Diagnostic::new("unknown_key", entry.key_position, message);
-    let known = table.iter().flat_map(|key| key.aliases.iter().copied().chain([key.name]));
-    let Some(meant) = nearest(&entry.key, known).and_then(|spelling| find(table, spelling)) else {
+    let keys = tables.iter().flat_map(|table| table.iter());
+    let known = keys.flat_map(|key| key.aliases.iter().copied().chain([key.name]));
+    let Some(meant) = nearest(&entry.key, known).and_then(|spelling| find(tables, spelling)) else {
         return diagnostic;
     };
     diagnostic.suggest(format!("did you mean `{}`?", meant.name))

@@ -1,36 +1,88 @@
 //! From the text of a document to a [`Document`].
 
-use std::collections::BTreeMap;
+use crate::userdata::context::Context;
+use crate::userdata::diagnostic::{Diagnostic, Position, Warning};
+use crate::userdata::document::{Document, OutputName, SignalSection};
+use crate::userdata::fields::Fields;
+use crate::userdata::inputs::{self, Input};
+use crate::userdata::interpolate::{Facts, interpolate};
+use crate::userdata::read::place;
+use crate::userdata::scalar::flag;
+use crate::userdata::schema::document::{AGENT_KEYS, SERVICES_KEYS};
+use crate::userdata::schema::host::HOST_KEYS;
+use crate::userdata::schema::refused::REFUSED_KEYS;
+use crate::userdata::schema::service::SERVICE_KEYS;
+use crate::userdata::services::{self, MAIN_SERVICE};
+use crate::userdata::yaml::{self, Content, Node};
+use crate::userdata::{decode, definitions, forms, legacy, signal_section, together};
 
-use crate::userdata::diagnostic::{Diagnostic, Position, Warning, quote_key};
-use crate::userdata::document::{Document, OutputName, Service, SignalSection, When};
-use crate::userdata::fields::{Field, Fields};
-use crate::userdata::image::{ImageReference, ImageReferenceError};
-use crate::userdata::scalar::text;
-use crate::userdata::schema::Kind;
-use crate::userdata::schema::keys::DOCUMENT_KEYS;
-use crate::userdata::value::{RestartPolicy, Value};
-use crate::userdata::yaml::{self, Node};
-use crate::userdata::{legacy, read, signal_section};
-
-/// The one service of a document that has its keys at the top.
-const MAIN_SERVICE: &str = "main";
-
-/// Parses the text of a document, with or without its `#docker` line.
+/// Parses the text of a document, with or without its `#docker` line, as far as that can be done
+/// without an instance.
 pub fn parse(text: &str) -> Result<Document, Diagnostic> {
-    let mut warnings = Vec::new();
+    parse_with(text, &Facts::default())
+}
+
+/// Parses the text of a document on its instance.
+pub fn parse_with(text: &str, facts: &Facts) -> Result<Document, Diagnostic> {
+    let (mut root, mut context) = tree(text)?;
+    let inputs = match root.get("inputs") {
+        Some(node) => inputs::read(node)?,
+        None => Input::default(),
+    };
+    if context.is_ours {
+        interpolate(&mut root, &inputs, facts, &mut context.inner)?;
+    }
+    read_document(&root, facts, context.inner)
+}
+
+/// Checks a tree in our form, whatever it was made from.
+pub(crate) fn check(root: &Node, context: &mut Context) -> Result<(), Diagnostic> {
+    let mut root = root.clone();
+    let inputs = match root.get("inputs") {
+        Some(node) => inputs::read(node)?,
+        None => Input::default(),
+    };
+    interpolate(&mut root, &inputs, &Facts::default(), context)?;
+    let context = Context { warnings: Vec::new(), is_strict: true };
+    read_document(&root, &Facts::default(), context).map(drop)
+}
+
+/// What was found out about a text beside its tree.
+pub(crate) struct Form {
+    pub(crate) inner: Context,
+    /// Not a form of another program, in which `${…}` is not ours.
+    pub(crate) is_ours: bool,
+}
+
+/// The tree of a text in whatever form, as a tree in ours.
+pub(crate) fn tree(text: &str) -> Result<(Node, Form), Diagnostic> {
+    let mut form = Form { inner: Context { warnings: Vec::new(), is_strict: true }, is_ours: true };
     let root = match yaml::parse(text) {
         Ok(root) => root,
         Err(diagnostic) => match legacy::parse(text) {
             Some(root) => {
-                warnings.push(legacy_warning(&diagnostic));
+                form.inner.warnings.push(legacy_warning(&diagnostic));
+                form.is_ours = false;
                 Some(root)
             }
             None => return Err(diagnostic),
         },
     };
     let root = root.filter(|root| !root.is_null()).ok_or_else(empty)?;
-    read_document(&root, warnings)
+    let converted = if decode::is_docker_cmd(text.as_bytes()) {
+        Some(forms::docker_cmd::to_document(&root, &mut form.inner)?)
+    } else if forms::konlet::is_konlet(&root) {
+        Some(forms::konlet::to_document(&root, &mut form.inner)?)
+    } else {
+        None
+    };
+    match converted {
+        Some(converted) => {
+            form.is_ours = false;
+            Ok((converted, form))
+        }
+        None => Ok((root, form)),
+    }
 }
 
 fn legacy_warning(diagnostic: &Diagnostic) -> Warning {
@@ -49,83 +101,81 @@ fn empty() -> Diagnostic {
         .suggest("give at least an `image`; in a template, start the user data with `|`")
 }
 
-fn read_document(root: &Node, mut warnings: Vec<Warning>) -> Result<Document, Diagnostic> {
-    let fields = Fields::of("the document", root, DOCUMENT_KEYS)?;
-    if let (Some(cmd), Some(command)) = (fields.get("cmd"), fields.get("command")) {
-        let message = format!(
-            "`cmd` and `command` exclude each other; they stand at {} and {}",
-            cmd.position, command.position
-        );
-        return Err(Diagnostic::new("cmd_and_command", command.position, message)
-            .suggest("keep `cmd` for a shell command line, `command` for one without a shell"));
+fn read_document(root: &Node, facts: &Facts, mut context: Context) -> Result<Document, Diagnostic> {
+    if let Some(node) = root.get("strict") {
+        context.is_strict = flag("strict", node)?;
     }
-    let image = image(fields.require("image")?)?;
-    let mut values = BTreeMap::new();
-    for field in fields.iter() {
-        if let Some(value) = read::value(field)? {
-            values.insert(field.key.name, value);
-        }
+    let is_composed = root.get("services").is_some();
+    let label = "the document";
+    let tables: &[_] = match is_composed {
+        true => &[AGENT_KEYS, SERVICES_KEYS],
+        false => &[SERVICE_KEYS, HOST_KEYS, AGENT_KEYS],
+    };
+    if is_composed {
+        refuse_stray_keys(root)?;
     }
+    let fields = Fields::of_tables(label, root, tables, REFUSED_KEYS, &mut context)?;
     let signal = match fields.get("signal") {
-        Some(field) => signal_section::read(field.node, &mut warnings)?,
+        Some(field) => signal_section::read(field.node, &mut context.warnings)?,
         None => SignalSection::default(),
     };
     let outputs = match fields.get("outputs") {
         Some(field) => signal_section::outputs(field.key.name, field.node)?,
         None => OutputName::DEFAULT.to_vec(),
     };
-    check_restart(&fields, &values, &signal)?;
-    check_health(&fields, &values, &signal)?;
-    let service = Service { name: MAIN_SERVICE.to_owned(), image, values };
-    Ok(Document { services: vec![service], signal, outputs, warnings })
-}
-
-fn image(field: Field<'_>) -> Result<ImageReference, Diagnostic> {
-    let written = text(field.key.name, field.node, Kind::Image.shape())?;
-    ImageReference::parse(written.trim()).map_err(|error| {
-        let message = format!("{} {error}", quote_key(field.key.name));
-        let diagnostic = Diagnostic::new("bad_image", field.node.position, message);
-        match error {
-            ImageReferenceError::UpperCase => diagnostic.suggest("write it in lower case"),
-            ImageReferenceError::Registry => diagnostic.suggest("write it without `http://`"),
-            _ => {
-                diagnostic.suggest("write it as `registry/name:tag`, where only the name is needed")
+    let mut document = Document {
+        services: Vec::new(),
+        is_composed,
+        networks: Default::default(),
+        volumes: Default::default(),
+        secrets: Default::default(),
+        configs: Default::default(),
+        registries: Default::default(),
+        glance: None,
+        certificate_authorities: Vec::new(),
+        signal,
+        outputs,
+        warnings: Vec::new(),
+    };
+    for field in fields.iter() {
+        let (label, node) = (field.key.name, field.node);
+        match label {
+            "registries" => document.registries = place::registries(label, node)?,
+            "glance" => document.glance = Some(place::glance(node)?),
+            "ca_certificates" => {
+                document.certificate_authorities = place::certificates(label, node)?;
             }
+            "networks" if is_composed => document.networks = definitions::networks(label, node)?,
+            "volumes" if is_composed => document.volumes = definitions::volumes(label, node)?,
+            "secrets" if is_composed => document.secrets = definitions::files(label, node)?,
+            "configs" if is_composed => document.configs = definitions::files(label, node)?,
+            _ => {}
         }
-    })
+    }
+    let written = match fields.get("services") {
+        Some(field) => services::read_all(&fields, field, &document, facts, &mut context)?,
+        None => vec![services::read(MAIN_SERVICE, &fields, &document.signal, facts, &mut context)?],
+    };
+    together::check(&document, &written)?;
+    document.services = written.into_iter().map(|written| written.service).collect();
+    document.warnings = context.warnings;
+    Ok(document)
 }
 
-/// A container that is always restarted never exits for good.
-fn check_restart(
-    fields: &Fields<'_>,
-    values: &BTreeMap<&'static str, Value>,
-    signal: &SignalSection,
-) -> Result<(), Diagnostic> {
-    let restarts_forever = matches!(
-        values.get("restart"),
-        Some(Value::Restart(RestartPolicy::Always | RestartPolicy::UnlessStopped))
-    );
-    let Some(restart) = fields.get("restart") else { return Ok(()) };
-    if signal.when != Some(When::Exit) || !restarts_forever {
-        return Ok(());
+/// A key of a service that stands beside `services` was meant for one of them.
+fn refuse_stray_keys(root: &Node) -> Result<(), Diagnostic> {
+    let Content::Map(entries) = &root.content else { return Ok(()) };
+    let is_shared = |name: &str| {
+        [AGENT_KEYS, SERVICES_KEYS].iter().any(|table| table.iter().any(|key| key.name == name))
+    };
+    for entry in entries.iter().filter(|entry| !is_shared(&entry.key)) {
+        let mut keys = SERVICE_KEYS.iter().chain(HOST_KEYS);
+        if keys.any(|key| key.name == entry.key || key.aliases.contains(&entry.key.as_str())) {
+            let key = crate::userdata::diagnostic::quote_key(&entry.key);
+            let message = format!("{key} stands beside `services`");
+            return Err(Diagnostic::new("stray_key", entry.key_position, message)
+                .suggest("write it in the service that it is for"));
+        }
     }
-    let message = "`restart` keeps the container running, but `signal` waits for its exit";
-    Err(Diagnostic::new("restart_and_exit", restart.node.position, message)
-        .suggest("remove `restart`, or write no or on-failure"))
-}
-
-/// A check that is switched off never reports healthy.
-fn check_health(
-    fields: &Fields<'_>,
-    values: &BTreeMap<&'static str, Value>,
-    signal: &SignalSection,
-) -> Result<(), Diagnostic> {
-    let is_disabled =
-        matches!(values.get("healthcheck"), Some(Value::Healthcheck(check)) if check.is_disabled());
-    let Some(healthcheck) = fields.get("healthcheck") else { return Ok(()) };
-    if signal.when != Some(When::Healthy) || !is_disabled {
-        return Ok(());
-    }
-    let message = "`healthcheck` is switched off, but `signal` waits until it is healthy";
-    Err(Diagnostic::new("no_healthcheck", healthcheck.node.position, message))
+    Ok(())
 }

@@ -5,10 +5,13 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use crate::userdata::context::Context;
 use crate::userdata::diagnostic::{Diagnostic, quote_key};
 use crate::userdata::fields::Fields;
+use crate::userdata::read::plain::{entries, one_or_more};
 use crate::userdata::scalar::{any_text, wrong_type};
-use crate::userdata::schema::keys::PORT_KEYS;
+use crate::userdata::schema::parts::PORT;
+use crate::userdata::schema::{Key, Kind, Placement, keys};
 use crate::userdata::yaml::{Content, Node};
 
 /// Ports published by one document. The engine starts a proxy process for each; a thousand of
@@ -33,6 +36,8 @@ pub(crate) enum HostPort {
     Fixed(u16),
     /// Any free one of these.
     OneOf(u16, u16),
+    /// None: the port is only exposed.
+    Unpublished,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -95,13 +100,105 @@ pub(crate) fn read(label: &str, node: &Node) -> Result<Vec<PortMapping>, Diagnos
     Ok(mappings)
 }
 
+/// `expose` and Heat's `port_specs`. What names a port of the instance, as `port_specs` once did,
+/// publishes it.
+pub(crate) fn exposed(
+    label: &str,
+    node: &Node,
+    context: &mut Context,
+) -> Result<Vec<PortMapping>, Diagnostic> {
+    let mut mappings = Vec::new();
+    for item in one_or_more(label, node, "a list of ports")? {
+        let expanded = parse_short(any_text(label, item)?);
+        let expanded = expanded.ok_or_else(|| bad_port(label, item, "container[/protocol]"))?;
+        if any_text(label, item)?.contains(':') {
+            let message =
+                "an entry of `expose` publishes a port of the instance; write it under `ports`";
+            context.warn("old_key", item.position, message);
+            mappings.extend(expanded);
+        } else {
+            let unpublished = |mapping| PortMapping { host_port: HostPort::Unpublished, ..mapping };
+            mappings.extend(expanded.into_iter().map(unpublished));
+        }
+        check_count(label, item, &mappings)?;
+    }
+    Ok(mappings)
+}
+
+/// Heat's `port_bindings`, whose keys are the container's ports.
+pub(crate) fn bindings(label: &str, node: &Node) -> Result<Vec<PortMapping>, Diagnostic> {
+    let mut mappings = Vec::new();
+    for entry in entries(label, node, "a map of container[/protocol] to ports of the instance")? {
+        let shape = "container[/protocol] with ports from 1 to 65535 as keys";
+        let container = parse_short(&entry.key).filter(|_| !entry.key.contains(':'));
+        let container = container.ok_or_else(|| bad_port(label, &entry.value, shape))?;
+        let places = match &entry.value.content {
+            Content::List(items) => items.iter().collect(),
+            _ => vec![&entry.value],
+        };
+        for place in places {
+            for container in &container {
+                mappings.push(bound(label, place, container)?);
+            }
+        }
+        check_count(label, &entry.value, &mappings)?;
+    }
+    Ok(mappings)
+}
+
+fn bound(label: &str, node: &Node, container: &PortMapping) -> Result<PortMapping, Diagnostic> {
+    let shape = "a port, a list of ports, or a list of maps with HostIp and HostPort";
+    if node.is_null() {
+        return Ok(container.clone());
+    }
+    let (ip, port) = match &node.content {
+        Content::Map(_) => {
+            let fields = Fields::of(&format!("an entry of {}", quote_key(label)), node, BINDING)?;
+            let ip = match fields.get("host_ip") {
+                Some(field) => any_text("host_ip", field.node)?,
+                None => "",
+            };
+            (ip, any_text("host_port", fields.require("host_port")?.node)?)
+        }
+        _ => {
+            let written = any_text(label, node)?;
+            written.rsplit_once(':').unwrap_or(("", written))
+        }
+    };
+    let host_ip = match ip {
+        "" => None,
+        ip => Some(parse_ip(ip).ok_or_else(|| bad_port(label, node, shape))?),
+    };
+    let host_port = match port {
+        "" => HostPort::Any,
+        port => HostPort::Fixed(parse_port(port).ok_or_else(|| bad_port(label, node, shape))?),
+    };
+    Ok(PortMapping { host_ip, host_port, ..container.clone() })
+}
+
+/// The keys of one place in `port_bindings`, as the Engine API has them.
+static BINDING: &[Key] = keys! {
+    "host_ip", "HostIp" => Kind::Part("an IP address"), Placement::Elsewhere(""); default "every address"; from "heat";
+        "The address of the instance to listen on."
+    "host_port", "HostPort" => Kind::Part("a port"), Placement::Elsewhere(""); default "required"; from "heat";
+        "The port of the instance."
+};
+
+fn check_count(label: &str, node: &Node, mappings: &[PortMapping]) -> Result<(), Diagnostic> {
+    if mappings.len() > MAX_PUBLISHED_PORTS {
+        let message = format!("{} has more than {MAX_PUBLISHED_PORTS} ports", quote_key(label));
+        return Err(Diagnostic::new("too_many_ports", node.position, message));
+    }
+    Ok(())
+}
+
 fn bad_port(label: &str, node: &Node, shape: &str) -> Diagnostic {
     let message = format!("an entry of {} must be {shape}", quote_key(label));
     Diagnostic::new("bad_port", node.position, message)
 }
 
 fn read_map(label: &str, node: &Node) -> Result<Vec<PortMapping>, Diagnostic> {
-    let fields = Fields::of(&format!("an entry of {}", quote_key(label)), node, PORT_KEYS)?;
+    let fields = Fields::of(&format!("an entry of {}", quote_key(label)), node, PORT.keys)?;
     let text_of = |name: &'static str| -> Result<Option<(&str, &Node)>, Diagnostic> {
         let Some(field) = fields.get(name) else { return Ok(None) };
         Ok(Some((any_text(name, field.node)?, field.node)))
@@ -215,6 +312,7 @@ mod tests {
     fn show(mapping: &PortMapping) -> String {
         let ip = mapping.host_ip.map(|ip| format!("{ip}|")).unwrap_or_default();
         let host = match mapping.host_port {
+            HostPort::Unpublished => "none".to_owned(),
             HostPort::Any => "*".to_owned(),
             HostPort::Fixed(port) => port.to_string(),
             HostPort::OneOf(first, last) => format!("{first}-{last}"),

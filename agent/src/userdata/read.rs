@@ -1,283 +1,153 @@
 //! From a node of the tree to a typed value, by the kind that the schema gives.
 
+pub(crate) mod plain;
+
+pub(crate) mod process;
+
+pub(crate) mod network;
+
+mod host;
+
+pub(crate) mod files;
+
+pub(crate) mod place;
+
+mod together;
+
+use crate::userdata::context::Context;
 use crate::userdata::diagnostic::{Diagnostic, quote_key};
 use crate::userdata::document::PullPolicy;
-use crate::userdata::fields::{Field, Fields};
+use crate::userdata::fields::Field;
+use crate::userdata::read::plain::{list, texts};
 use crate::userdata::scalar::{
-    absolute_path, any_text, bad, count, duration, flag, nano_cpus, size, text, word, wrong_type,
+    absolute_path, duration, flag, nano_cpus, size, text, word, wrong_type,
 };
 use crate::userdata::schema::Kind;
-use crate::userdata::schema::keys::{HEALTHCHECK_KEYS, RESTART_KEYS};
-use crate::userdata::suggest::nearest;
-use crate::userdata::value::{Healthcheck, RestartPolicy, Value};
+use crate::userdata::value::Value;
 use crate::userdata::yaml::{Content, Node};
-use crate::userdata::{ports, volumes, words};
+use crate::userdata::{ports, volumes};
 
-/// Docker refuses less (its own processes would not fit).
-pub(crate) const MIN_MEMORY_BYTES: u64 = 6 << 20;
+/// Reads one key of a service. None: the key has no effect, or says "as the image has it".
+pub(crate) fn value(field: Field<'_>, context: &mut Context) -> Result<Option<Value>, Diagnostic> {
+    let Field { key, node, .. } = field;
+    let label = key.name;
+    let value = match key.kind {
+        Kind::Ignored(reason) => {
+            let message = format!("{} has no effect: {reason}", quote_key(label));
+            context.warn("no_effect", field.position, message);
+            return Ok(None);
+        }
+        Kind::SplitCommand if node.is_null() => return Ok(None),
+        Kind::Pull => Value::Pull(pull(label, node, context)?),
+        Kind::Expose => Value::Ports(ports::exposed(label, node, context)?),
+        Kind::Links => {
+            let message = format!(
+                "{} is an old way: services see each other by their names",
+                quote_key(label)
+            );
+            context.warn("old_key", field.position, message);
+            Value::Links(network::links(label, node)?)
+        }
+        Kind::Deploy => Value::Fields(host::deploy(label, node, context)?),
+        _ => match plain_value(field)? {
+            Some(value) => value,
+            None => return composed_value(field),
+        },
+    };
+    Ok(Some(value))
+}
 
-/// A restart or check count beyond this is a typo, and the engine counts in 32 bits.
-const MAX_RETRIES: u32 = 1_000_000;
+/// The kinds whose value is one field of the engine's.
+fn plain_value(field: Field<'_>) -> Result<Option<Value>, Diagnostic> {
+    let Field { key, node, .. } = field;
+    let (label, shape) = (key.name, key.kind.shape());
+    let json = match key.kind {
+        Kind::Text => text(label, node, shape)?.into(),
+        Kind::Texts => texts(label, node)?.into(),
+        Kind::Words(words) => plain::one_of(label, node, words)?.into(),
+        Kind::Hostname => process::hostname(label, node)?.into(),
+        Kind::AbsolutePath => absolute_path(label, node)?.into(),
+        Kind::Flag => flag(label, node)?.into(),
+        Kind::Size => size(label, node)?.into(),
+        Kind::Memory => process::memory(label, node)?.into(),
+        Kind::SizeOrUnlimited => plain::size_or_unlimited(label, node)?.into(),
+        Kind::Cpus => nano_cpus(label, node)?.into(),
+        Kind::CpuSet => plain::cpu_set(label, node)?.into(),
+        Kind::Number(min, max) => plain::number(label, node, min, max)?.into(),
+        Kind::Microseconds => plain::microseconds(label, node)?.into(),
+        Kind::Addresses => plain::addresses(label, node)?.into(),
+        Kind::MacAddress => plain::mac_address(label, node)?.into(),
+        Kind::Settings => plain::settings(label, node)?,
+        Kind::ExtraHosts => network::extra_hosts(label, node)?.into(),
+        Kind::Tmpfs => host::tmpfs(label, node)?,
+        Kind::Devices => host::devices(label, node)?,
+        Kind::Gpus => host::gpus(label, node)?,
+        Kind::Ulimits => host::ulimits(label, node)?,
+        Kind::Capabilities => host::capabilities(label, node)?.into(),
+        Kind::Logging => host::logging(label, node)?,
+        _ => return Ok(None),
+    };
+    Ok(Some(Value::Json(json)))
+}
 
-/// The labels that the agent finds its own containers by.
-const RESERVED_LABEL_PREFIX: &str = "io.heliograph.";
-
-/// Reads one key of the service. None: the key says "as the image has it".
-pub(crate) fn value(field: Field<'_>) -> Result<Option<Value>, Diagnostic> {
+/// The kinds that have a value of their own, for the plan to make something of.
+fn composed_value(field: Field<'_>) -> Result<Option<Value>, Diagnostic> {
     let Field { key, node, .. } = field;
     let (label, shape) = (key.name, key.kind.shape());
     let value = match key.kind {
-        Kind::Text => Value::Text(text(label, node, shape)?.to_owned()),
-        Kind::ContainerName => Value::Text(container_name(label, node)?),
-        Kind::Hostname => Value::Text(hostname(label, node)?),
-        Kind::AbsolutePath => Value::Text(absolute_path(label, node)?.to_owned()),
-        Kind::Flag => Value::Flag(flag(label, node)?),
-        Kind::Size => Value::Bytes(memory(label, node)?),
-        Kind::Cpus => Value::NanoCpus(nano_cpus(label, node)?),
+        Kind::ContainerName => Value::Text(process::container_name(label, node)?),
+        Kind::Platform => Value::Text(plain::platform(label, node)?),
         Kind::ShellCommand => match &node.content {
-            Content::List(_) => Value::Words(word_list(label, node)?),
+            Content::List(_) => Value::Words(process::word_list(label, node)?),
             _ => {
                 let line = text(label, node, shape)?;
                 Value::Words(["/bin/sh", "-c", line].map(str::to_owned).to_vec())
             }
         },
-        Kind::SplitCommand if node.is_null() => return Ok(None),
-        Kind::SplitCommand => Value::Words(split_command(label, node)?),
-        Kind::Environment => Value::Assignments(environment(label, node)?),
-        Kind::Labels => Value::Assignments(labels(label, node)?),
+        Kind::SplitCommand => Value::Words(process::split_command(label, node)?),
+        Kind::Environment => Value::Assignments(process::environment(label, node)?),
+        Kind::Labels => Value::Assignments(process::labels(label, node)?),
+        Kind::Grace => Value::Duration(duration(label, node)?),
+        Kind::ExitCodes => Value::Codes(exit_codes(label, node)?),
+        Kind::Scale => Value::Count(plain::small(label, node, 1, MAX_SCALE)?),
         Kind::Ports => Value::Ports(ports::read(label, node)?),
+        Kind::PortBindings => Value::Ports(ports::bindings(label, node)?),
         Kind::Volumes => Value::Mounts(volumes::read(label, node)?),
-        Kind::Restart => Value::Restart(restart(label, node)?),
-        Kind::Healthcheck => Value::Healthcheck(healthcheck(node)?),
-        Kind::Pull => Value::Pull(word(label, node, &PullPolicy::WORDS, shape)?),
+        Kind::VolumesFrom => Value::VolumesFrom(network::volumes_from(label, node)?),
+        Kind::Restart => Value::Restart(process::restart(label, node)?),
+        Kind::Healthcheck => Value::Healthcheck(process::healthcheck(node)?),
+        Kind::NetworkMode => Value::Peer(network::mode(label, node)?),
+        Kind::Namespace => Value::Peer(network::namespace(label, node)?),
+        Kind::Networks => Value::Networks(network::networks(label, node)?),
+        Kind::Blkio => Value::Fields(host::blkio(node)?),
+        Kind::DependsOn => Value::DependsOn(together::depends_on(label, node)?),
+        Kind::Secrets | Kind::Configs => Value::Grants(files::grants(label, node)?),
+        Kind::Files => Value::Files(files::files(label, node)?),
+        Kind::Archive => Value::Archive(place::archive(label, node)?),
         // The remaining kinds are read by the code of the map that they stand in.
         _ => return Ok(None),
     };
     Ok(Some(value))
 }
 
-/// Docker's rule for names.
-fn container_name(label: &str, node: &Node) -> Result<String, Diagnostic> {
-    let shape = "a name of letters, digits, `_`, `.` and `-` that starts with a letter or digit";
-    let name = text(label, node, shape)?;
-    let is_word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-    let starts_well = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-    // The name becomes a file name in some engines.
-    if !starts_well || name.len() < 2 || name.len() > 128 || !name.bytes().all(is_word) {
-        return Err(bad("bad_name", label, node, shape));
+/// A document with more containers of one service is a cluster's, not an instance's.
+pub(crate) const MAX_SCALE: u32 = 32;
+
+fn exit_codes(label: &str, node: &Node) -> Result<Vec<i64>, Diagnostic> {
+    let codes = list(label, node, Kind::ExitCodes.shape())?;
+    if codes.is_empty() {
+        return Err(wrong_type(label, node, "a list of at least one number"));
     }
-    Ok(name.to_owned())
+    codes.iter().map(|code| plain::number(label, code, 0, 255)).collect()
 }
 
-/// The kernel's limit is 64 bytes.
-fn hostname(label: &str, node: &Node) -> Result<String, Diagnostic> {
-    let shape = Kind::Hostname.shape();
-    let name = text(label, node, shape)?;
-    let is_label = |part: &str| {
-        let is_word = part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        !part.is_empty() && is_word && !part.starts_with('-') && !part.ends_with('-')
-    };
-    if name.len() > 64 || !name.split('.').all(is_label) {
-        return Err(bad("bad_name", label, node, shape));
+/// Compose's schedules are for machines on which people pull: an instance pulls when it is made.
+fn pull(label: &str, node: &Node, context: &mut Context) -> Result<PullPolicy, Diagnostic> {
+    let written = text(label, node, Kind::Pull.shape())?;
+    if matches!(written, "daily" | "weekly") || written.starts_with("every_") {
+        let message = format!("{} is read as `missing`", quote_key(label));
+        context.warn("no_effect", node.position, message);
+        return Ok(PullPolicy::Missing);
     }
-    Ok(name.to_owned())
-}
-
-fn memory(label: &str, node: &Node) -> Result<u64, Diagnostic> {
-    let bytes = size(label, node)?;
-    if bytes != 0 && bytes < MIN_MEMORY_BYTES {
-        let message = format!("{} is less than the engine's minimum of 6m", quote_key(label));
-        let diagnostic = Diagnostic::new("bad_size", node.position, message);
-        return Err(diagnostic.suggest("add a unit, such as m"));
-    }
-    Ok(bytes)
-}
-
-/// Words of a command in exec form. An empty word is a word.
-fn word_list(label: &str, node: &Node) -> Result<Vec<String>, Diagnostic> {
-    let Content::List(items) = &node.content else {
-        return Err(wrong_type(label, node, "a list of words"));
-    };
-    if items.is_empty() {
-        let message = format!("{} is an empty list", quote_key(label));
-        return Err(Diagnostic::new("empty_value", node.position, message)
-            .suggest("remove the key to run what the image runs"));
-    }
-    items.iter().map(|item| any_text(label, item).map(str::to_owned)).collect()
-}
-
-fn split_command(label: &str, node: &Node) -> Result<Vec<String>, Diagnostic> {
-    if let Content::List(_) = node.content {
-        return word_list(label, node);
-    }
-    let line = text(label, node, Kind::SplitCommand.shape())?;
-    words::split(line).ok_or_else(|| {
-        let message = format!("{} has a quote that is never closed", quote_key(label));
-        Diagnostic::new("bad_command", node.position, message)
-    })
-}
-
-/// `NAME=value` lines or a map, in the order of the document, each name once.
-fn assignments(
-    label: &str,
-    node: &Node,
-    value_is_optional: bool,
-) -> Result<Vec<(String, String)>, Diagnostic> {
-    let mut assignments: Vec<(String, String)> = Vec::new();
-    let mut seen = std::collections::HashSet::new();
-    let mut add = |name: &str, value: &str, node: &Node| {
-        if name.is_empty() || name.contains(['=', '\0']) {
-            let message = format!("an entry of {} has no valid name", quote_key(label));
-            return Err(Diagnostic::new("bad_assignment", node.position, message));
-        }
-        if !seen.insert(name.to_owned()) {
-            let message = format!("{} gives {} twice", quote_key(label), quote_key(name));
-            return Err(Diagnostic::new("duplicate_key", node.position, message));
-        }
-        assignments.push((name.to_owned(), value.to_owned()));
-        Ok(())
-    };
-    match &node.content {
-        Content::Map(entries) => {
-            for entry in entries {
-                if entry.value.is_null() && !value_is_optional {
-                    return Err(no_value(label, &entry.value));
-                }
-                let value = if entry.value.is_null() { "" } else { any_text(label, &entry.value)? };
-                add(&entry.key, value, &entry.value)?;
-            }
-        }
-        Content::List(items) => {
-            for item in items {
-                match any_text(label, item)?.split_once('=') {
-                    Some((name, value)) => add(name, value, item)?,
-                    None if value_is_optional => add(any_text(label, item)?, "", item)?,
-                    None => return Err(no_value(label, item)),
-                }
-            }
-        }
-        Content::Scalar(_) => {
-            return Err(wrong_type(label, node, "a list of NAME=value, or a map"));
-        }
-    }
-    Ok(assignments)
-}
-
-/// Compose would look the value up in the environment of whoever types the command; an instance
-/// has nobody who types.
-fn no_value(label: &str, node: &Node) -> Diagnostic {
-    let message = format!("an entry of {} has no value", quote_key(label));
-    Diagnostic::new("missing_value", node.position, message)
-        .suggest("write `\"\"` for an empty value")
-}
-
-fn environment(label: &str, node: &Node) -> Result<Vec<(String, String)>, Diagnostic> {
-    assignments(label, node, false)
-}
-
-fn labels(label: &str, node: &Node) -> Result<Vec<(String, String)>, Diagnostic> {
-    let labels = assignments(label, node, true)?;
-    if labels.iter().any(|(name, _)| name.starts_with(RESERVED_LABEL_PREFIX)) {
-        let message = format!("{} starting with `{RESERVED_LABEL_PREFIX}` are the agent's", label);
-        return Err(Diagnostic::new("reserved_label", node.position, message));
-    }
-    Ok(labels)
-}
-
-/// A word as Compose has it, or a map as Heat's plugin has it.
-fn restart(label: &str, node: &Node) -> Result<RestartPolicy, Diagnostic> {
-    if let Content::Map(_) = node.content {
-        let fields = Fields::of(&quote_key(label), node, RESTART_KEYS)?;
-        let retries = match fields.get("maximum_retry_count") {
-            Some(field) => count("maximum_retry_count", field.node, MAX_RETRIES)?,
-            None => 0,
-        };
-        let Some(name) = fields.get("name") else { return Ok(RestartPolicy::No) };
-        return restart_word(label, name.node, Some(retries));
-    }
-    restart_word(label, node, None)
-}
-
-fn restart_word(
-    label: &str,
-    node: &Node,
-    retries: Option<u32>,
-) -> Result<RestartPolicy, Diagnostic> {
-    let shape = Kind::Restart.shape();
-    let written = text(label, node, shape)?;
-    let diagnostic = bad("bad_restart", label, node, shape);
-    match written {
-        "no" => return Ok(RestartPolicy::No),
-        "always" => return Ok(RestartPolicy::Always),
-        "unless-stopped" => return Ok(RestartPolicy::UnlessStopped),
-        "on-failure" => return Ok(RestartPolicy::OnFailure(retries.unwrap_or(0))),
-        // Programs that write YAML 1.1 turn an unquoted `no` into this.
-        "false" => return Err(diagnostic.suggest("write \"no\", with quotes")),
-        _ => {}
-    }
-    if let Some(count) = written.strip_prefix("on-failure:")
-        && retries.is_none()
-        && let Some(count) = count.parse().ok().filter(|count| *count <= MAX_RETRIES)
-    {
-        return Ok(RestartPolicy::OnFailure(count));
-    }
-    match nearest(written, Kind::Restart.words()) {
-        Some(meant) => Err(diagnostic.suggest(format!("did you mean {meant}?"))),
-        None => Err(diagnostic),
-    }
-}
-
-fn healthcheck(node: &Node) -> Result<Healthcheck, Diagnostic> {
-    let fields = Fields::of("`healthcheck`", node, HEALTHCHECK_KEYS)?;
-    let mut healthcheck = Healthcheck::default();
-    for field in fields.iter() {
-        let label = field.key.name;
-        match label {
-            "test" => healthcheck.test = Some(health_test(label, field.node)?),
-            "interval" => healthcheck.interval = Some(health_duration(label, field.node)?),
-            "timeout" => healthcheck.timeout = Some(health_duration(label, field.node)?),
-            "start_period" => healthcheck.start_period = Some(health_duration(label, field.node)?),
-            "retries" => healthcheck.retries = Some(count(label, field.node, MAX_RETRIES)?),
-            // `disable`
-            _ => {
-                if flag(label, field.node)? && fields.get("test").is_some() {
-                    let message = "`disable` and `test` contradict each other";
-                    return Err(Diagnostic::new("bad_healthcheck", field.position, message));
-                }
-                if flag(label, field.node)? {
-                    healthcheck.test = Some(vec!["NONE".to_owned()]);
-                }
-            }
-        }
-    }
-    Ok(healthcheck)
-}
-
-/// The engine refuses less than a millisecond, except zero, which is "as the image has it".
-fn health_duration(label: &str, node: &Node) -> Result<std::time::Duration, Diagnostic> {
-    let duration = duration(label, node)?;
-    if !duration.is_zero() && duration.as_millis() == 0 {
-        return Err(bad("bad_duration", label, node, "a duration of at least 1ms"));
-    }
-    Ok(duration)
-}
-
-fn health_test(label: &str, node: &Node) -> Result<Vec<String>, Diagnostic> {
-    let shape = Kind::HealthTest.shape();
-    if let Content::Scalar(_) = node.content {
-        let line = text(label, node, shape)?.to_owned();
-        return Ok(vec!["CMD-SHELL".to_owned(), line]);
-    }
-    let words = word_list(label, node)?;
-    let is_valid = match words[0].as_str() {
-        "NONE" => words.len() == 1,
-        "CMD" => words.len() > 1,
-        "CMD-SHELL" => words.len() == 2,
-        _ => false,
-    };
-    if !is_valid {
-        let shape = "a shell command line, or a list that starts with CMD, CMD-SHELL or NONE";
-        return Err(bad("bad_healthcheck", label, node, shape));
-    }
-    Ok(words)
+    word(label, node, &PullPolicy::WORDS, Kind::Pull.shape())
 }

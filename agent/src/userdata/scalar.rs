@@ -68,16 +68,6 @@ pub(crate) fn flag(label: &str, node: &Node) -> Result<bool, Diagnostic> {
     Err(diagnostic.suggest(format!("write {meant}, without quotes")))
 }
 
-pub(crate) fn count(label: &str, node: &Node, max: u32) -> Result<u32, Diagnostic> {
-    let shape = format!("a whole number from 0 to {max}");
-    let text = text(label, node, &shape)?;
-    let is_digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse::<u32>() {
-        Ok(count) if is_digits && count <= max => Ok(count),
-        _ => Err(bad("bad_number", label, node, &shape)),
-    }
-}
-
 /// Bytes, with Docker's units: powers of 1024, any case, an optional trailing `b`.
 pub(crate) fn size(label: &str, node: &Node) -> Result<u64, Diagnostic> {
     let shape = "a size such as 512m or 1g";

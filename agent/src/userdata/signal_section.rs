@@ -11,9 +11,10 @@ use url::Url;
 use crate::userdata::diagnostic::{Diagnostic, Position, Warning, quote_key};
 use crate::userdata::document::{OutputName, SignalSection, SignalTarget, When};
 use crate::userdata::fields::Fields;
-use crate::userdata::scalar::{any_text, bad, count, duration, text, word, wrong_type};
+use crate::userdata::read::plain::small;
+use crate::userdata::scalar::{any_text, bad, duration, text, word, wrong_type};
 use crate::userdata::schema::Kind;
-use crate::userdata::schema::keys::SIGNAL_KEYS;
+use crate::userdata::schema::parts::SIGNAL;
 use crate::userdata::suggest::nearest;
 use crate::userdata::yaml::{Content, Node};
 
@@ -57,7 +58,7 @@ pub(crate) fn read(node: &Node, warnings: &mut Vec<Warning>) -> Result<SignalSec
 }
 
 fn read_map(node: &Node, warnings: &mut Vec<Warning>) -> Result<SignalSection, Diagnostic> {
-    let fields = Fields::of("`signal`", node, SIGNAL_KEYS)?;
+    let fields = Fields::of("`signal`", node, SIGNAL.keys)?;
     if let (Some(_), Some(json)) = (fields.get("url"), fields.get("json")) {
         let message = "`json` and `url` are two handles, and only one can be signalled";
         return Err(Diagnostic::new("bad_signal", json.position, message));
@@ -71,7 +72,7 @@ fn read_map(node: &Node, warnings: &mut Vec<Warning>) -> Result<SignalSection, D
             "when" => section.when = Some(word(label, node, &When::WORDS, Kind::When.shape())?),
             "stable_for" => section.stable_for = duration(label, node)?,
             "timeout" => section.timeout = duration(label, node)?,
-            _ => section.log_lines = count(label, node, MAX_LOG_LINES)?,
+            _ => section.log_lines = small(label, node, 0, MAX_LOG_LINES)?,
         }
     }
     check_times(&section, node.position)?;

@@ -28,11 +28,23 @@ fn errors_name_the_place_and_the_way_out() {
         ),
         (
             "image: a\nPortSpec: []\n",
-            "unknown_key line 2, column 1: the document has no key `PortSpec`",
+            "unknown_key line 2, column 1: the document has no key `PortSpec`; did you mean `expose`?",
+        ),
+        (
+            "services:\n  web: {image: a, depends_on: [bd]}\n  db: {image: a}\n",
+            "unknown_service line 2, column 31: `depends_on` names `bd`, which is no active service; did you mean `db`?",
+        ),
+        (
+            "services:\n  a: {image: x, depends_on: [b]}\n  b: {image: x, depends_on: [c]}\n  c: {image: x, depends_on: [b]}\n",
+            "dependency_cycle line 4, column 29: services wait for each other: `b` → `c` → `b`",
+        ),
+        (
+            "inputs: {db: {network_ip: 10.0.0.4}}\nimage: a\nenvironment:\n  DB: ${inputs.db.network_pi}\n",
+            "unknown_variable line 4, column 7: there is no value for `inputs.db.network_pi`; did you mean `inputs.db.network_ip`?",
         ),
         (
             "image: a\nservices: {}\n",
-            "refused_key line 2, column 1: the key `services` is not supported; write the keys of the one service at the top level",
+            "stray_key line 1, column 1: `image` stands beside `services`; write it in the service that it is for",
         ),
         (
             "image: a\ncmd: x\ncommand: y\n",
@@ -204,7 +216,7 @@ fn the_line_form_of_2013() {
         let document = parse(text).expect(text);
         assert_eq!(document.warnings[0].code, "line_form");
         assert_eq!(document.services[0].image.to_string(), image);
-        let plan = crate::plan::Plan::new(&document);
+        let plan = crate::plan::Plan::new(&document, std::path::Path::new("/state"));
         assert_eq!(plan.containers[0].create["Cmd"][2], command, "{text}");
     }
     // Anything more than the two keys is not that form.
@@ -215,6 +227,63 @@ fn the_line_form_of_2013() {
     ] {
         assert!(parse(text).is_err(), "{text}");
     }
+}
+
+/// The value of the first environment variable, on an instance.
+fn check_value(keys: &str, expected: &str) {
+    let instance = [("name", "web-1"), ("meta.tier", "front"), ("meta.empty", "")];
+    let instance = instance.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let facts =
+        Facts { instance: Some(instance.into()), default_image: Some("fallback".to_owned()) };
+    let document = parse_with(keys, &facts).unwrap_or_else(|error| panic!("{error}: {keys}"));
+    let plan = crate::plan::Plan::new(&document, std::path::Path::new("/state"));
+    assert_eq!(plan.containers[0].image.to_string(), "fallback");
+    assert_eq!(plan.containers[0].create["Env"][0], format!("A={expected}"), "{keys}");
+}
+
+#[test]
+fn variables_are_replaced() {
+    let cases = [
+        ("environment: {A: 'x ${instance.name} y'}", "x web-1 y"),
+        ("environment: ['A=${instance.meta.tier}']", "front"),
+        ("environment: {A: '${tier}'}", "front"),
+        ("environment: {A: '${tier:-back}'}", "front"),
+        ("environment: {A: '${empty:-back}'}", "back"),
+        ("environment: {A: '${empty-back}'}", ""),
+        ("environment: {A: '${nothing-back}'}", "back"),
+        ("environment: {A: '${inputs.db.ip:-none}'}", "none"),
+        ("inputs: {db: {ip: 10.0.0.4}}\nenvironment: {A: '${inputs.db.ip}'}", "10.0.0.4"),
+        ("inputs: {v: 1.10}\nenvironment: {A: '${v}'}", "1.10"),
+        ("inputs: {v: 'null'}\nenvironment: {A: '${v}'}", "null"),
+        ("inputs: {v: '${instance.name}'}\nenvironment: {A: '${v}'}", "${instance.name}"),
+        (
+            "environment: {A: '$${instance.name} $$ $HOME $(date)'}",
+            "${instance.name} $ $HOME $(date)",
+        ),
+        ("inputs: {v: 'x: [y]'}\nenvironment: {A: '${v}'}", "x: [y]"),
+    ];
+    for (keys, expected) in cases {
+        check_value(keys, expected);
+    }
+}
+
+#[test]
+fn on_a_workstation_a_placeholder_stands_for_the_instance() {
+    let text = "image: a\nports: ['${instance.host_ip}:80:80']\nhostname: ${instance.name}\n";
+    let document = parse(text).unwrap();
+    let warnings: Vec<&str> = document.warnings.iter().map(|warning| warning.code).collect();
+    assert_eq!(warnings, ["instance_unknown"; 2]);
+    let facts = Facts { instance: Some(Default::default()), default_image: None };
+    assert_eq!(parse_with(text, &facts).unwrap_err().code, "unknown_variable");
+}
+
+#[test]
+fn strictness() {
+    let text = "strict: false\nimage: a\nimgae: b\nx-mine: c\n";
+    let document = parse(text).unwrap();
+    assert_eq!(document.warnings[0].code, "unknown_key");
+    assert!(parse("image: a\nx-mine: c\nversion: '3'\n").unwrap().warnings.is_empty());
+    assert_eq!(parse("strict: false\nimage: a\nbuild: b\n").unwrap_err().code, "refused_key");
 }
 
 #[test]
@@ -257,6 +326,8 @@ mod arbitrary {
     use proptest::prelude::{ProptestConfig, Strategy, any, proptest};
 
     use super::*;
+    use crate::userdata::schema::host::HOST_KEYS;
+    use crate::userdata::schema::service::SERVICE_KEYS;
 
     const VALID: &str = include_str!("../../../examples/everything.yaml");
 
@@ -281,7 +352,62 @@ mod arbitrary {
     fn exercise(bytes: &[u8]) {
         let _ = signal_target_of(bytes);
         if let Ok(document) = load(bytes) {
-            let _ = crate::plan::Plan::new(&document).to_json();
+            let _ = crate::plan::Plan::new(&document, std::path::Path::new("/state")).to_json();
+        }
+    }
+
+    /// A service of some keys of the reference, as their examples have them, each key once.
+    fn service() -> impl Strategy<Value = String> {
+        let rows: Vec<&str> = SERVICE_KEYS
+            .iter()
+            .chain(HOST_KEYS)
+            .map(|key| key.example)
+            .filter(|example| {
+                !["image:", "services:", "signal:"].iter().any(|key| example.contains(key))
+            })
+            .collect();
+        proptest::sample::subsequence(rows, 0..8).prop_shuffle().prop_map(|examples| {
+            let mut lines = vec!["image: busybox"];
+            let mut seen = std::collections::HashSet::new();
+            for example in examples {
+                let is_new = |line: &str| seen.contains(line.split(':').next().unwrap_or_default());
+                if !example.lines().any(is_new) {
+                    seen.extend(example.lines().filter_map(|line| line.split(':').next()));
+                    lines.extend(example.lines());
+                }
+            }
+            lines.join("\n")
+        })
+    }
+
+    fn services() -> impl Strategy<Value = String> {
+        proptest::collection::vec((service(), any::<bool>()), 1..5).prop_map(|services| {
+            let mut text = "#docker\nservices:\n".to_owned();
+            for (index, (service, waits)) in services.iter().enumerate() {
+                text.push_str(&format!("  s{index}:\n    {}\n", service.replace('\n', "\n    ")));
+                if *waits && index > 0 {
+                    text.push_str(&format!("    depends_on: [s{}]\n", index - 1));
+                }
+            }
+            // What the examples name has to be there.
+            text + "volumes: {cache: }\n"
+        })
+    }
+
+    fn plan_of(text: &str) -> Option<serde_json::Value> {
+        let document = load(text.as_bytes()).ok()?;
+        Some(crate::plan::Plan::new(&document, std::path::Path::new("/state")).to_json())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn what_validates_plans_and_converts_to_the_same(text in services()) {
+            let plan = plan_of(&text);
+            proptest::prop_assume!(plan.is_some());
+            let converted = convert::convert(convert::Origin::Compose, &text).expect("it validates");
+            proptest::prop_assert_eq!(plan_of(&converted.text), plan, "{}", converted.text);
         }
     }
 

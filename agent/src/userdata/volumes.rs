@@ -4,11 +4,15 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
+use crate::userdata::access::DeviceSelector;
 use crate::userdata::diagnostic::{Diagnostic, quote_key};
 use crate::userdata::fields::Fields;
+use crate::userdata::read::place::device;
+use crate::userdata::read::plain::one_of;
 use crate::userdata::scalar::{any_text, flag, is_absolute_path, word, wrong_type};
-use crate::userdata::schema::keys::VOLUME_KEYS;
-use crate::userdata::yaml::{Content, Node};
+use crate::userdata::schema::parts::MOUNT;
+use crate::userdata::schema::{Key, Kind, Placement, keys};
+use crate::userdata::yaml::{Content, Entry, Node};
 
 /// Something that is mounted into the container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -18,6 +22,9 @@ pub(crate) struct Mount {
     pub(crate) read_only: bool,
     /// Options of the short form that the engine reads itself, such as `z`.
     pub(crate) options: Vec<&'static str>,
+    /// The block device that the volume is.
+    pub(crate) device: Option<DeviceSelector>,
+    pub(crate) filesystem: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -43,8 +50,10 @@ const SHAPE: &str = "[source:]target[:options], with an absolute path as its tar
 
 /// Reads the whole list.
 pub(crate) fn read(label: &str, node: &Node) -> Result<Vec<Mount>, Diagnostic> {
-    let Content::List(items) = &node.content else {
-        return Err(wrong_type(label, node, "a list of volumes"));
+    let items = match &node.content {
+        Content::List(items) => items,
+        Content::Map(entries) => return read_bindings(label, entries),
+        Content::Scalar(_) => return Err(wrong_type(label, node, "a list of volumes")),
     };
     let mut mounts: Vec<Mount> = Vec::with_capacity(items.len());
     let mut targets = HashSet::new();
@@ -64,6 +73,48 @@ pub(crate) fn read(label: &str, node: &Node) -> Result<Vec<Mount>, Diagnostic> {
     Ok(mounts)
 }
 
+/// Heat's map of the instance's paths to the container's, or to maps of `bind` and `ro`.
+fn read_bindings(label: &str, entries: &[Entry]) -> Result<Vec<Mount>, Diagnostic> {
+    let mut mounts: Vec<Mount> = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let (target, read_only) = match &entry.value.content {
+            Content::Map(_) => {
+                let fields = Fields::of(
+                    &format!("an entry of {}", quote_key(label)),
+                    &entry.value,
+                    BINDING,
+                )?;
+                let read_only = match fields.get("ro") {
+                    Some(field) => flag("ro", field.node)?,
+                    None => false,
+                };
+                (any_text("bind", fields.require("bind")?.node)?, read_only)
+            }
+            _ => (any_text(label, &entry.value)?, false),
+        };
+        let mut mount = parse_short(&format!("{}:{target}", entry.key))
+            .map_err(|shape| bad_volume(label, &entry.value, shape))?;
+        mount.read_only |= read_only;
+        if mounts.iter().any(|other| other.target == mount.target) {
+            let message = format!("{} mounts two things at one target", quote_key(label));
+            return Err(Diagnostic::new("duplicate_volume", entry.key_position, message));
+        }
+        mounts.push(mount);
+    }
+    Ok(mounts)
+}
+
+/// The keys of one value in Heat's map.
+static BINDING: &[Key] = keys! {
+    "bind" => Kind::AbsolutePath, Placement::Elsewhere(""); default "required"; from "heat";
+        "Where it appears in the container."
+    "ro" => Kind::Flag, Placement::Elsewhere(""); default "false"; from "heat";
+        "Whether the container may only read it."
+};
+
+/// What the agent can make on an empty device.
+pub(crate) static FILESYSTEMS: [&str; 2] = ["ext4", "xfs"];
+
 fn bad_volume(label: &str, node: &Node, shape: &str) -> Diagnostic {
     let message = format!("an entry of {} must be {shape}", quote_key(label));
     Diagnostic::new("bad_volume", node.position, message)
@@ -82,8 +133,14 @@ fn parse_short(text: &str) -> Result<Mount, &'static str> {
         None => MountSource::Anonymous,
         Some(source) => parse_source(source)?,
     };
-    let mut mount =
-        Mount { source, target: parse_target(target)?, read_only: false, options: Vec::new() };
+    let mut mount = Mount {
+        source,
+        target: parse_target(target)?,
+        read_only: false,
+        options: Vec::new(),
+        device: None,
+        filesystem: None,
+    };
     for option in options.split(',').filter(|_| !options.is_empty()) {
         match option {
             "ro" => mount.read_only = true,
@@ -143,7 +200,7 @@ enum MountType {
 fn read_map(label: &str, node: &Node) -> Result<Mount, Diagnostic> {
     const TYPES: [(&str, MountType); 3] =
         [("bind", MountType::Bind), ("volume", MountType::Volume), ("tmpfs", MountType::Tmpfs)];
-    let fields = Fields::of(&format!("an entry of {}", quote_key(label)), node, VOLUME_KEYS)?;
+    let fields = Fields::of(&format!("an entry of {}", quote_key(label)), node, MOUNT.keys)?;
     let mount_type = word("type", fields.require("type")?.node, &TYPES, "bind, volume or tmpfs")?;
     let target = fields.require("target")?;
     let target = parse_target(any_text("target", target.node)?)
@@ -182,7 +239,22 @@ fn read_map(label: &str, node: &Node) -> Result<Mount, Diagnostic> {
             return Err(bad_volume(label, node, "one without a source, because it is a tmpfs"));
         }
     };
-    Ok(Mount { source, target, read_only, options: Vec::new() })
+    let device = match fields.get("device") {
+        Some(field) if !matches!(source, MountSource::Volume(_)) => {
+            return Err(bad_volume(
+                label,
+                field.node,
+                "one of type volume with a name, if it has a device",
+            ));
+        }
+        Some(field) => Some(device("device", field.node)?),
+        None => None,
+    };
+    let filesystem = match fields.get("filesystem") {
+        Some(field) => Some(one_of("filesystem", field.node, &FILESYSTEMS)?.to_owned()),
+        None => None,
+    };
+    Ok(Mount { source, target, read_only, options: Vec::new(), device, filesystem })
 }
 
 #[cfg(test)]
@@ -229,7 +301,10 @@ mod tests {
             ("['/a:/b:ro:z']", Err("bad_volume")),
             ("['']", Err("bad_volume")),
             ("['/a:/data', '/b:/data/']", Err("duplicate_volume")),
-            ("{/a: /b}", Err("wrong_type")),
+            ("{/a: /b, data: {bind: /c, ro: true}}", Ok("bind=/a>/b volume=data>/c,ro")),
+            ("{/a: /b, /c: /b}", Err("duplicate_volume")),
+            ("{/a: b}", Err("bad_volume")),
+            ("{/a: {ro: true}}", Err("missing_key")),
         ];
         for (written, expected) in cases {
             check(written, expected);

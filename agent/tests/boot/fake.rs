@@ -66,6 +66,7 @@ impl Engine {
             .route("/v1.41/containers/{id}/start", post(start))
             .route("/v1.41/containers/{id}/stop", post(|| async { StatusCode::NO_CONTENT }))
             .route("/v1.41/containers/{id}/logs", get(logs))
+            .route("/v1.41/networks", get(|| async { Json(json!([])) }))
             .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), misbehave))
             .with_state(Arc::clone(&state));
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });

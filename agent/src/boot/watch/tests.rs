@@ -61,7 +61,7 @@ fn check(when: When, looks: &[Look], expect: &Verdict) {
         success_exit_codes: vec![0],
     };
     let start = Instant::now();
-    let mut observer = Observer::new(&watch, 0);
+    let mut observer = Observer::new(watch, 0);
     let mut verdict = Verdict::Wait;
     for (milliseconds, look) in looks {
         assert_eq!(verdict, Verdict::Wait, "decided before {milliseconds} ms");
@@ -78,7 +78,7 @@ fn failed(code: &'static str, looks: &[Look], when: When) {
         success_exit_codes: vec![0],
     };
     let start = Instant::now();
-    let mut observer = Observer::new(&watch, 0);
+    let mut observer = Observer::new(watch, 0);
     let verdicts: Vec<Verdict> = looks
         .iter()
         .map(|(ms, look)| observer.observe(look.as_ref(), start + Duration::from_millis(*ms)))
@@ -185,7 +185,7 @@ fn restarts_from_before_do_not_count() {
     };
     let mut kept = running();
     kept.restart_count = 40;
-    let verdict = Observer::new(&watch, 40).observe(Some(&kept), Instant::now());
+    let verdict = Observer::new(watch, 40).observe(Some(&kept), Instant::now());
     assert_eq!(verdict, Verdict::Ready);
 }
 
@@ -211,7 +211,7 @@ fn an_engine_that_comes_back_may_start_the_container_again() {
     };
     let start = Instant::now();
     let after = |ms| start + Duration::from_millis(ms);
-    let mut observer = Observer::new(&watch, 0);
+    let mut observer = Observer::new(watch, 0);
     let mut ended = exited(0);
     ended.has_restart_policy = true;
 

@@ -8,6 +8,10 @@ pub enum PullProblem {
     NotFound,
     /// It may not be pulled, and it is not there.
     NotLocal,
+    /// The registry has the repository, and nothing of that digest in it.
+    NoSuchDigest,
+    /// What the registry gave is not what the digest promises.
+    DigestMismatch,
     Unauthorized,
     NoSuchHost,
     ConnectionRefused,
@@ -33,13 +37,28 @@ impl PullProblem {
         if says(&["no space left on device", "disk quota exceeded"]) {
             return PullProblem::DiskFull;
         }
+        if says(&["manifest verification failed", "does not match provided manifest digest"]) {
+            return PullProblem::DigestMismatch;
+        }
         if says(&["no matching manifest", "no image found in image index for architecture"]) {
             return PullProblem::WrongPlatform;
         }
-        if says(&["x509:", "tls:", "server gave http response to https client", "certificate"]) {
+        if says(&[
+            "x509:",
+            "tls:",
+            "server gave http response to https client",
+            "certificate",
+            "corrupt message",
+        ]) {
             return PullProblem::Tls;
         }
-        if says(&["no such host", "server misbehaving", "name resolution"]) {
+        if says(&[
+            "no such host",
+            "server misbehaving",
+            "name resolution",
+            "lookup address",
+            "not resolve",
+        ]) {
             return PullProblem::NoSuchHost;
         }
         if says(&["connection refused"]) {
@@ -48,7 +67,13 @@ impl PullProblem {
         if says(&["network is unreachable", "no route to host", "host is unreachable"]) {
             return PullProblem::Unreachable;
         }
-        if says(&["i/o timeout", "deadline exceeded", "client.timeout", "handshake timeout"]) {
+        if says(&[
+            "i/o timeout",
+            "deadline exceeded",
+            "client.timeout",
+            "handshake timeout",
+            "timed out",
+        ]) {
             return PullProblem::TimedOut;
         }
         if says(&["no basic auth credentials", "unauthorized", "authentication required"]) {
@@ -83,6 +108,8 @@ impl PullProblem {
         match self {
             PullProblem::NotFound => "image_not_found",
             PullProblem::NotLocal => "image_not_local",
+            PullProblem::NoSuchDigest => "image_digest_unknown",
+            PullProblem::DigestMismatch => "image_digest_mismatch",
             PullProblem::Unauthorized => "registry_unauthorized",
             PullProblem::NoSuchHost => "registry_name_unknown",
             PullProblem::ConnectionRefused => "registry_refused_connection",
@@ -109,6 +136,8 @@ impl PullProblem {
             | PullProblem::Other => true,
             PullProblem::NotFound
             | PullProblem::NotLocal
+            | PullProblem::NoSuchDigest
+            | PullProblem::DigestMismatch
             | PullProblem::Unauthorized
             | PullProblem::Tls
             | PullProblem::DiskFull
@@ -123,7 +152,15 @@ impl PullProblem {
             PullProblem::NotLocal => {
                 "preload it on the instance, or leave pull_policy out so that it is pulled"
             }
-            PullProblem::Unauthorized => "the registry wants credentials for this image",
+            PullProblem::NoSuchDigest => {
+                "check the digest after the `@`; the tag before it is not looked at"
+            }
+            PullProblem::DigestMismatch => {
+                "somebody has changed the image on the registry or on the way: do not use it, or pin the digest that you mean"
+            }
+            PullProblem::Unauthorized => {
+                "the registry wants credentials for this image: check username and password in `registries`"
+            }
             PullProblem::NoSuchHost => {
                 "the instance cannot resolve the registry's name: check the name, and the network's DNS"
             }
@@ -134,7 +171,7 @@ impl PullProblem {
                 "the instance has no route to the registry: check the network, or preload the image"
             }
             PullProblem::Tls => {
-                "the registry's certificate is not trusted here, or it speaks plain HTTP"
+                "the registry's certificate is not trusted here, or it speaks plain HTTP: give `ca` or `insecure` in `registries`"
             }
             PullProblem::RateLimited => {
                 "the registry limits how much is pulled: wait, log in, or use a mirror"
@@ -155,6 +192,8 @@ impl fmt::Display for PullProblem {
         f.write_str(match self {
             PullProblem::NotFound => "image not found",
             PullProblem::NotLocal => "image is not on this instance",
+            PullProblem::NoSuchDigest => "registry has no image of this digest",
+            PullProblem::DigestMismatch => "image does not have its digest",
             PullProblem::Unauthorized => "registry refused access",
             PullProblem::NoSuchHost => "registry's name is unknown",
             PullProblem::ConnectionRefused => "registry refused the connection",
@@ -229,6 +268,24 @@ mod tests {
             PullProblem::BrokenStream,
         );
         check("error creating overlay mount", PullProblem::Other);
+        check("manifest verification failed for digest sha256:00", PullProblem::DigestMismatch);
+        check(
+            "initializing source docker://r/a@sha256:00: Manifest does not match provided manifest digest sha256:00",
+            PullProblem::DigestMismatch,
+        );
+        // As our own client says it.
+        check(
+            "r:1 did not answer: client error (Connect): invalid peer certificate: UnknownIssuer",
+            PullProblem::Tls,
+        );
+        check(
+            "r:1 did not answer: client error (Connect): received corrupt message of type InvalidContentType",
+            PullProblem::Tls,
+        );
+        check(
+            "r did not answer: client error (Connect): dns error: failed to lookup address information: Name does not resolve",
+            PullProblem::NoSuchHost,
+        );
         // As Podman 4.3 says it.
         check(
             "initializing source docker://127.0.0.1:5000/a:9: reading manifest 9 in 127.0.0.1:5000/a: manifest unknown: manifest unknown",

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::signal::gateway::Gateway;
+use crate::signal::gateway::slot::Left;
 use crate::text;
 
 /// Between two messages.
@@ -21,12 +22,16 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// How long the end of a run waits for the log to be told.
 const LOG_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the end of a run waits for the password slot.
+const SLOT_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// Tells the relay how far the run is.
 #[derive(Debug)]
 pub struct Reporter {
     gateway: Arc<Gateway>,
     phase: watch::Sender<String>,
     task: JoinHandle<()>,
+    has_slot: bool,
 }
 
 impl Reporter {
@@ -34,7 +39,14 @@ impl Reporter {
     pub fn start(gateway: Arc<Gateway>) -> Reporter {
         let (phase, seen) = watch::channel(String::new());
         let task = tokio::spawn(tell(gateway.clone(), seen));
-        Reporter { gateway, phase, task }
+        Reporter { gateway, phase, task, has_slot: false }
+    }
+
+    /// Leaves the result in Nova's password slot, too.
+    #[must_use]
+    pub fn with_password_slot(mut self, has_slot: bool) -> Reporter {
+        self.has_slot = has_slot;
+        self
     }
 
     /// The run has come here.
@@ -60,6 +72,28 @@ impl Reporter {
                 tracing::debug!(error = crate::error::chain(&error), "log was not told");
             }
             Err(_) => tracing::debug!("log was not told in time"),
+        }
+    }
+}
+
+impl Reporter {
+    /// The line of a result, if there is a slot for it.
+    pub async fn result(&self, line: &str) {
+        if !self.has_slot {
+            return;
+        }
+        match timeout(SLOT_TIMEOUT, self.gateway.leave(line)).await {
+            Ok(Ok(Left::Written)) => tracing::info!("result is in the password slot"),
+            Ok(Ok(Left::Taken)) => {
+                tracing::warn!("result is not in the password slot, which holds something already");
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(
+                    error = crate::error::chain(&error),
+                    "result is not in the password slot"
+                );
+            }
+            Err(_) => tracing::warn!("result is not in the password slot: no answer in time"),
         }
     }
 }

@@ -20,6 +20,8 @@ enum Mood {
     Busy,
     /// A relay that refuses everything.
     Refuses,
+    /// A relay behind a proxy that finds so many requests too many.
+    Crowded(usize),
 }
 
 #[derive(Debug, Default)]
@@ -93,6 +95,9 @@ fn answer(
     };
     if mood == Mood::Nova {
         return page("404 Not Found", "<html>not found</html>");
+    }
+    if matches!(mood, Mood::Crowded(limit) if seen.lock().unwrap().requests.len() <= limit) {
+        return page("429 Too Many Requests", "<html>slow down</html>");
     }
     if target.ends_with("/hello") {
         return page("200 OK", "{\"ok\":true,\"code\":\"hello\"}");
@@ -196,6 +201,35 @@ async fn what_cannot_be_is_told_from_what_cannot_be_now() {
     check(Mood::Nova, &instance, 10, ("signal_no_answer", 1)).await;
     check(Mood::Busy, &instance, 10, ("signal_server_busy", 2)).await;
     check(Mood::Refuses, &instance, 10, ("signal_refused", 2)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_many_questions_are_no_answer_to_whether_a_relay_is_there() {
+    for (mood, expect) in [
+        (Mood::Relay, (true, 1)),
+        (Mood::Nova, (false, 1)),
+        (Mood::Crowded(3), (true, 4)),
+        (Mood::Crowded(usize::MAX), (false, 15)),
+    ] {
+        let place = Place::start(mood).await;
+        let gateway = Gateway::new(place.address, None);
+        let is_known = gateway.knows_this_instance().await;
+        assert_eq!((is_known, place.n_requests()), expect, "{mood:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_slot_takes_a_line_that_fits() {
+    for (mood, length, expect) in [
+        (Mood::Relay, 800, Ok(slot::Left::Written)),
+        (Mood::Nova, 800, Err("signal_refused")),
+        (Mood::Relay, 1_021, Err("signal_refused")),
+        (Mood::Crowded(1), 800, Err("signal_server_busy")),
+    ] {
+        let place = Place::start(mood).await;
+        let left = Gateway::new(place.address, None).leave(&"x".repeat(length)).await;
+        assert_eq!(left.as_ref().map_err(SendError::code), expect.as_ref().map_err(|code| *code));
+    }
 }
 
 #[tokio::test(start_paused = true)]

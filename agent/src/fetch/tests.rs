@@ -1,0 +1,128 @@
+use axum::Router;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response as Answer};
+use reqwest::header::HeaderValue;
+use tokio::io::AsyncReadExt;
+
+use super::*;
+
+const CONTENT: &[u8] = b"0123456789";
+
+/// Serves one handler on a free port of the loopback.
+async fn serve(handler: impl Fn(&Request) -> Answer + Clone + Send + Sync + 'static) -> Url {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let app = Router::new().fallback(move |request: Request| {
+        let response = handler(&request);
+        async move { response }
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    Url::parse(&format!("http://{address}/archive?temp_url_sig=secret")).unwrap()
+}
+
+async fn fetch(url: &Url, digest: Option<&Digest>) -> Result<Vec<u8>, String> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("archive");
+    let client = client(url, &Trust::default()).unwrap();
+    let what = Download { url, headers: HeaderMap::new(), max_bytes: 100, digest };
+    match download(&client, &what, &path, &|_, _| {}).await {
+        Ok(_) => Ok(std::fs::read(&path).unwrap()),
+        Err(error) => Err(crate::error::chain(&error)),
+    }
+}
+
+/// Answers one connection after the other with these bytes, and gives the requests that it got.
+async fn serve_raw(answers: &[&str]) -> (Url, tokio::task::JoinHandle<Vec<String>>) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let answers: Vec<String> = answers.iter().map(|answer| (*answer).to_owned()).collect();
+    let served = tokio::spawn(async move {
+        let mut requests = Vec::new();
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(stream.read_u8().await.unwrap());
+            }
+            requests.push(String::from_utf8(request).unwrap().to_ascii_lowercase());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+        }
+        requests
+    });
+    (Url::parse(&format!("http://{address}/archive")).unwrap(), served)
+}
+
+const CUT: &str = "HTTP/1.1 200 OK\r\nETag: \"one\"\r\nContent-Length: 10\r\n\r\n0123";
+
+#[tokio::test]
+async fn a_broken_download_goes_on_where_it_was() {
+    let rest = "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 4-9/10\r\n\
+                Content-Length: 6\r\n\r\n456789";
+    let (url, served) = serve_raw(&[CUT, rest]).await;
+    assert_eq!(fetch(&url, None).await, Ok(CONTENT.to_vec()));
+    let requests = served.await.unwrap();
+    assert!(!requests[0].contains("range:"), "{}", requests[0]);
+    assert!(requests[1].contains("\nrange: bytes=4-\r"), "{}", requests[1]);
+    assert!(requests[1].contains("\nif-range: \"one\"\r"), "{}", requests[1]);
+}
+
+/// Without a validator, or where the server has another file by now, it begins anew.
+#[tokio::test]
+async fn a_download_that_cannot_go_on_begins_anew() {
+    let whole = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789";
+    let (url, served) = serve_raw(&[CUT, whole]).await;
+    assert_eq!(fetch(&url, None).await, Ok(CONTENT.to_vec()));
+    assert!(served.await.unwrap()[1].contains("range: bytes=4-"));
+
+    let unknown = CUT.replace("ETag: \"one\"\r\n", "");
+    let (url, served) = serve_raw(&[&unknown, whole]).await;
+    assert_eq!(fetch(&url, None).await, Ok(CONTENT.to_vec()));
+    assert!(!served.await.unwrap()[1].contains("range:"));
+}
+
+#[tokio::test]
+async fn what_is_not_right_is_an_error_and_says_nothing_of_the_signature() {
+    let wrong = Digest::sha256(b"something else");
+    let url = serve(|_| CONTENT.into_response()).await;
+    let error = fetch(&url, Some(&wrong)).await.unwrap_err();
+    assert!(error.contains("instead of") && error.contains(wrong.hex()), "{error}");
+    assert!(fetch(&url, Some(&Digest::sha256(CONTENT))).await.is_ok());
+
+    let url = serve(|_| vec![b'x'; 101].into_response()).await;
+    assert!(fetch(&url, None).await.unwrap_err().contains("larger than 100 bytes"));
+
+    for (status, expect) in [(StatusCode::NOT_FOUND, "404"), (StatusCode::UNAUTHORIZED, "401")] {
+        let url = serve(move |_| status.into_response()).await;
+        let error = fetch(&url, None).await.unwrap_err();
+        assert!(error.contains(expect) && !error.contains("secret"), "{error}");
+    }
+}
+
+#[test]
+fn link_local_addresses_are_known() {
+    let check = |url: &str, expect: bool| {
+        assert_eq!(is_link_local(&Url::parse(url).unwrap()), expect, "{url}");
+    };
+    check("http://169.254.169.254/v1/x", true);
+    check("http://[fe80::a9fe:a9fe]/x", true);
+    check("http://10.0.0.1/", false);
+    check("https://example.org/", false);
+}
+
+#[test]
+fn a_weak_entity_tag_validates_nothing() {
+    let check = |name: &'static str, value: &'static str, expect: Option<&str>| {
+        let headers = HeaderMap::from_iter([(
+            reqwest::header::HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        )]);
+        let found = validator(&headers);
+        assert_eq!(found.as_ref().and_then(|value| value.to_str().ok()), expect);
+    };
+    check("etag", "\"a\"", Some("\"a\""));
+    check("etag", "W/\"a\"", None);
+    check("last-modified", "Sat, 21 Nov 2026 12:00:00 GMT", Some("Sat, 21 Nov 2026 12:00:00 GMT"));
+}
