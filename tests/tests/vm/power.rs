@@ -1,0 +1,130 @@
+//! A machine with a config drive and no network at all: it runs its container and says so on the
+//! console; and whatever happens to its power, the container is back and the outcome is told once.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::programs;
+use e2e::relay::Relay;
+use e2e::vm::{self, Machine, Plugged};
+use tempfile::TempDir;
+
+use crate::Scene;
+
+/// Its output is what the cloud's console log shows.
+const CLOCK: &str = "#docker\nimage: localhost/busybox\ncmd: \"while true; do date; sleep 1; done\"\nsignal:\n  stable_for: 2s\n";
+
+const OTHER: &str = "#docker\nimage: localhost/busybox\ncmd: \"echo the other one; sleep 100000\"\nsignal:\n  stable_for: 2s\n";
+
+const ID: &str = "5e0a1a40-1111-4222-8333-000000000001";
+const OTHER_ID: &str = "5e0a1a40-1111-4222-8333-000000000002";
+
+/// What every result for programs has in it.
+const RESULT: &str = "@@heliograph1 ";
+
+pub(crate) fn scenes() -> Vec<Scene> {
+    vec![
+        ("a_config_drive_is_enough_and_the_console_tells_the_result", console),
+        ("the_container_is_back_after_reboot_reset_and_power_cut", power),
+    ]
+}
+
+fn console() -> Result<()> {
+    let directory = TempDir::new()?;
+    let image = vm::image()?;
+    let disk = image.new_disk(directory.path())?;
+    let drive = vm::config_drive(directory.path(), ID, CLOCK)?;
+    let plugged = Plugged { config_drive: Some(drive), ..Plugged::default() };
+    let mut machine = Machine::start(image, &disk, &plugged)?;
+    machine.said(RESULT)?;
+    machine.said(" UTC ")?;
+    ensure!(machine.console()?.contains("heliograph: SUCCESS"), "{}", machine.last_words());
+    // The login prompt has hung the line up meanwhile, and the engine waited for no network.
+    machine.said("login: ")?;
+    let n_lines = machine.console()?.matches(" UTC ").count();
+    machine.until("systemctl is-active heliograph-agent")?;
+    machine.until("test \"$(systemctl is-system-running --wait)\" = running")?;
+    machine_said_more(&mut machine, n_lines)?;
+    told_to_a_relay(directory.path(), &machine.console_file())
+}
+
+fn machine_said_more(machine: &mut Machine, n_lines: usize) -> Result<()> {
+    let limit = Duration::from_secs(60);
+    e2e::wait::until("more output of the container on the console", limit, || {
+        Ok((machine.console()?.matches(" UTC ").count() > n_lines).then_some(()))
+    })
+}
+
+/// What `signal --from-console` makes of it.
+fn told_to_a_relay(directory: &Path, console: &Path) -> Result<()> {
+    let relay = Relay::start(&directory.join("relay"))?;
+    let handle = relay.create_handle(1, Duration::from_secs(600))?;
+    for _ in 0..2 {
+        let mut command = Command::new(programs::heliograph_server()?);
+        command.args(["signal", &handle.signal_url, "--from-console"]).arg(console);
+        vm::run(&mut command)?;
+    }
+    let view = relay.show(&handle)?;
+    ensure!(view["state"] == "complete", "{view}");
+    let signals = view["signals"].as_array().context("no signals")?;
+    ensure!(signals.len() == 1, "{view}");
+    let id = signals[0]["id"].as_str().unwrap_or_default();
+    ensure!(id.starts_with(&format!("{ID}/main/")), "{view}");
+    Ok(())
+}
+
+fn power() -> Result<()> {
+    let directory = TempDir::new()?;
+    let image = vm::image()?;
+    let disk = image.new_disk(directory.path())?;
+    let drive = vm::config_drive(directory.path(), ID, CLOCK)?;
+    let plugged = Plugged { config_drive: Some(drive), ..Plugged::default() };
+
+    // Reset while the engine makes the container: it may be there and never have been started.
+    let mut machine = Machine::start(image, &disk, &plugged)?;
+    machine.until("docker ps --all --quiet | grep .")?;
+    machine.reset()?;
+    machine.said(RESULT)?;
+    let container = running_container(&mut machine)?;
+    ensure!(results(&machine)? == 1, "{}", machine.last_words());
+
+    machine.run("systemctl reboot --no-block")?;
+    machine.begins_anew();
+    machine.said("was signalled before")?;
+    ensure!(running_container(&mut machine)? == container, "another container after the reboot");
+    ensure!(results(&machine)? == 1, "{}", machine.last_words());
+    machine.run("sync")?;
+
+    machine.cut_power()?;
+    let mut machine = Machine::start(image, &disk, &plugged)?;
+    machine.said("was signalled before")?;
+    ensure!(running_container(&mut machine)? == container, "another container after the power cut");
+    ensure!(results(&machine)? == 0, "{}", machine.last_words());
+    machine.run("sync")?;
+    machine.cut_power()?;
+
+    // The disk as a snapshot, booted as another instance with another document.
+    let copy = vm::copy_of_disk(&disk, directory.path())?;
+    let drive = vm::config_drive(directory.path(), OTHER_ID, OTHER)?;
+    let plugged = Plugged { config_drive: Some(drive), ..Plugged::default() };
+    let mut machine = Machine::start(image, &copy, &plugged)?;
+    machine.said(RESULT)?;
+    ensure!(machine.console()?.contains("the other one"), "{}", machine.last_words());
+    ensure!(running_container(&mut machine)? != container, "the container is the old one");
+    let all = machine.run("docker ps --all --quiet --no-trunc")?;
+    ensure!(!all.contains(&container), "the old container is still there: {all}");
+    Ok(())
+}
+
+/// The id of the one container, which runs.
+fn running_container(machine: &mut Machine) -> Result<String> {
+    let running = machine.run("docker ps --quiet --no-trunc")?;
+    ensure!(running.lines().count() == 1, "not one container runs: {running:?}");
+    Ok(running)
+}
+
+fn results(machine: &Machine) -> Result<usize> {
+    Ok(machine.console()?.matches(RESULT).count())
+}
