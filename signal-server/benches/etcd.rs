@@ -44,8 +44,8 @@ const ROUND: Duration = Duration::from_millis(1_500);
 /// How many handles the signals go to, in turn.
 const N_HANDLES: usize = 1_024;
 
-/// How many long-polls are woken.
-const N_WAKES: usize = 500;
+/// How many long-polls are woken. Each answer holds all signals so far, and has to fit the client's buffer.
+const N_WAKES: usize = 200;
 
 /// The length of a record of a signal.
 const N_RECORD_BYTES: usize = 400;

@@ -71,7 +71,6 @@ fn main() -> Result<(), Failure> {
 struct Size {
     n_handles: usize,
     server: Server,
-    connection: Connection,
     token: String,
     key: String,
     start: Duration,
@@ -143,7 +142,6 @@ impl Size {
         Ok(Size {
             n_handles,
             server,
-            connection,
             token,
             key,
             start,
@@ -156,6 +154,8 @@ impl Size {
 
     /// Signals some handles that are spread over all, and polls the stack of each.
     async fn run(&mut self, round: usize) -> Result<(), Failure> {
+        // One of each round's own: the relay closes one that is silent while another size is put in.
+        let mut connection = Connection::open(self.server.address).await?;
         let mut request = Vec::with_capacity(1024);
         for n in 0..ROUND_REQUESTS {
             let id = n * N_ROUNDS + round;
@@ -165,13 +165,13 @@ impl Size {
             let head = signed_head(&self.key, &format!("{container}/{}", handle_name(handle)));
             write_request(&mut request, &head, id)?;
             let sent = Instant::now();
-            self.connection.ask(&request).await?;
+            connection.ask(&request).await?;
             self.put_us.push(micros(sent));
 
             let path = format!("{container}?format=json&prefix={}", handle_name(handle));
             let poll = operator_request(&self.token, "GET", &path, "");
             let sent = Instant::now();
-            self.connection.ask(poll.as_bytes()).await?;
+            connection.ask(poll.as_bytes()).await?;
             self.poll_us.push(micros(sent));
         }
         Ok(())

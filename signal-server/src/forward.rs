@@ -162,12 +162,8 @@ impl Forwarder {
         metrics: ForwardMetrics,
     ) -> Result<Forwarder, ClientError> {
         let upstream = Upstream::new(settings, keystone)?;
-        let state = State {
-            queue: Queue::default(),
-            last_number: 0,
-            must_scan: true,
-            must_forget: false,
-        };
+        let state =
+            State { queue: Queue::default(), last_number: 0, must_scan: true, must_forget: false };
         let shared = Shared {
             store,
             clock,

@@ -89,7 +89,7 @@ pub async fn migrate(
             to: Records::new(to, *kind, Side::Second),
             foreign,
         };
-        walk.to_the_end(&mut progress, &mut told).await?;
+        walk.run(&mut progress, &mut told).await?;
     }
     let (from, to) = (contents(from, Side::First).await?, contents(to, Side::Second).await?);
     if from != to {
@@ -169,7 +169,7 @@ enum Step {
 }
 
 impl Walk<'_> {
-    async fn to_the_end(
+    async fn run(
         mut self,
         progress: &mut Progress,
         told: &mut impl FnMut(Progress),
@@ -184,7 +184,8 @@ impl Walk<'_> {
             match step {
                 Step::End => break,
                 Step::Skip => {
-                    (self.from.take().await?, self.to.take().await?);
+                    self.from.take().await?;
+                    self.to.take().await?;
                     progress.n_present += 1;
                     continue;
                 }

@@ -313,10 +313,14 @@ impl Records {
         limit: usize,
     ) -> Result<Vec<(Key, Bytes)>, StoreError> {
         let start = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after.as_bytes()),
+            Some(after) if after.starts_with(prefix) => Bound::Excluded(after.as_bytes()),
+            Some(after) if after > prefix => return Ok(Vec::new()),
             _ => Bound::Included(prefix.as_bytes()),
         };
-        let range = (start, Bound::Unbounded);
+        // Without an end, a scan that finds little would walk over all the records that were ever removed
+        // behind its prefix, to find the next one that is still there.
+        let end = end_of(prefix);
+        let range = (start, end.as_ref().map(Vec::as_slice));
         let mut found = Vec::new();
         let records = self.database.snapshot().range::<&[u8], _>(&self.keyspace, range);
         for guard in records.take(limit) {
@@ -331,6 +335,18 @@ impl Records {
         }
         Ok(found)
     }
+}
+
+/// Where the keys end that begin with `prefix`.
+fn end_of(prefix: &Key) -> Bound<Vec<u8>> {
+    let mut end = prefix.as_bytes().to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return Bound::Excluded(end);
+        }
+    }
+    Bound::Unbounded
 }
 
 fn unavailable(detail: &str) -> StoreError {

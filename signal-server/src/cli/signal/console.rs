@@ -57,7 +57,7 @@ mod tests {
         match (results(&path), expect) {
             (Ok(signals), Ok(n_signals)) => assert_eq!(signals.len(), n_signals, "{text}"),
             (Err(failure), Err(part)) => {
-                assert!(format!("{failure:?}").contains(part), "{failure:?}")
+                assert!(format!("{failure:?}").contains(part), "{failure:?}");
             }
             (result, expect) => panic!("{result:?} instead of {expect:?}"),
         }

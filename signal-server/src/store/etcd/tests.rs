@@ -50,6 +50,7 @@ fn start() -> Member {
 }
 
 /// Returns when somebody accepts connections there.
+#[expect(clippy::disallowed_methods, reason = "another process cannot be awaited")]
 fn wait_for(address: &str) {
     let end = std::time::Instant::now() + Duration::from_secs(30);
     while std::net::TcpStream::connect(address).is_err() {
