@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-deps lint lint-deps bench fuzz figures agent-static clean-room clean
+.PHONY: help build demo test test-deps lint lint-deps bench bench-growth bench-heat bench-gateway fuzz figures agent-static packages test-images clean-room clean
 
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TERM_COLOR ?= auto
@@ -32,7 +32,7 @@ test: test-deps ## Run every test: unit, integration, end to end, and the fuzz t
 
 test-deps: ## Install the packages that the tests need; starts and stops no service
 	@tests/setup/packages test
-	@tests/heat/packages
+	@tests/setup/packages heat
 
 lint: lint-deps ## Check format, clippy, documentation, licences and sources of dependencies
 	cargo fmt --all --check
@@ -52,8 +52,20 @@ $(DENY):
 	    cargo install cargo-deny --version $(DENY_VERSION) --locked --quiet --root $(CARGO_TARGET_DIR)/tools; \
 	fi
 
-bench: ## Print how many durable signals per second the relay takes, beside a bare handler
+bench: ## Print how many durable signals per second the relay takes, beside a bare handler, and on etcd
 	cargo bench --package heliograph-server --bench put
+	@tests/setup/packages test
+	cargo bench --package heliograph-server --bench etcd
+
+bench-growth: ## Print what 1,000, 100,000 and a million handles cost the relay: some minutes and 2 GiB of disk
+	cargo bench --package heliograph-server --bench growth
+
+bench-heat: build ## Print what Heat's polls cost the relay, beside a real Swift
+	tests/heat/bench $(CARGO_TARGET_DIR)/release/heliograph-server
+
+bench-gateway: ## Print what the metadata gateway adds to the time of a request, at 500 requests/s
+	cargo build --release --bin heliograph-server --bin gateway_latency
+	$(CARGO_TARGET_DIR)/release/gateway_latency $(CARGO_TARGET_DIR)/release/heliograph-server
 
 fuzz: test-deps ## Look for inputs that break the parsers, a minute each
 	tests/fuzz/run $(or $(SECONDS_EACH),60)
@@ -71,6 +83,16 @@ agent-static: ## Build the agent as one static file for VM images, and print its
 	fi
 	CC_$(subst -,_,$(STATIC_TARGET))=musl-gcc cargo build --profile small --target $(STATIC_TARGET) --package heliograph-agent
 	@echo "$(CARGO_TARGET_DIR)/$(STATIC_TARGET)/small/heliograph-agent: $$(stat --format %s $(CARGO_TARGET_DIR)/$(STATIC_TARGET)/small/heliograph-agent | numfmt --to iec-i --suffix B)"
+
+packages: agent-static ## Make .deb and .rpm of both programs in target/packages
+	@tests/setup/packages packages
+	cargo build --release --package heliograph-server
+	images/packages/build $(CARGO_TARGET_DIR)/packages $(CARGO_TARGET_DIR)/$(STATIC_TARGET)/small/heliograph-agent $(CARGO_TARGET_DIR)/release/heliograph-server
+	@find $(CARGO_TARGET_DIR)/packages -name '*.deb' -o -name '*.rpm'
+
+test-images: agent-static ## Build an image with the diskimage-builder element, and boot it; minutes
+	@tests/setup/packages test-images
+	$$([ "$$(id -u)" = 0 ] || echo sudo) tests/vm/element $(CARGO_TARGET_DIR)/$(STATIC_TARGET)/small/heliograph-agent $(CARGO_TARGET_DIR)/image
 
 clean-room: ## Try `make demo` and `make test` in a fresh Debian tree that has nothing but Rust
 	tests/setup/clean-room

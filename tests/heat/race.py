@@ -2,11 +2,17 @@
 """Lets signals arrive between Heat's reading and Heat's deleting, and counts what Heat would have seen.
 
     OS_TOKEN=... race.py ACCOUNT-URL ROUNDS
+    race.py model ROUNDS
 
 The requests are those of heat-engine for a wait condition with TEMP_URL_SIGNAL, through the same client
 library and in the same order: list the container, read each object whose name contains the handle's, then
 delete each that was read, the bare name last. In every round one signal arrives before the list, one
 after the list, and one after the reads.
+
+`model` is the control: instead of a server, a container with Swift's versions (versioned_writes with
+X-Versions-Location on itself, as Heat sets it), in which a newer signal takes the name of the older, and a
+DELETE of the name removes the newer and restores the older. If no signal were lost there, this would
+not be looking.
 """
 
 import hashlib
@@ -20,6 +26,37 @@ import uuid
 from urllib.parse import urlparse
 
 import swiftclient
+
+
+class VersionsHandle:
+    """Swift's versioned_writes in stack mode, of one object."""
+
+    def __init__(self):
+        self.name, self.current, self.archive, self.number = "h", None, {}, 0
+
+    def signal(self, identifier):
+        if self.current is not None:
+            self.number += 1
+            self.archive[f"{len(self.name):03x}{self.name}/{self.number:020}"] = self.current
+        self.current = json.dumps({"id": identifier}).encode()
+
+    def list_names(self):
+        return sorted([*self.archive, *([self.name] if self.current is not None else [])])
+
+    def read(self, names):
+        objects = {**self.archive, self.name: self.current}
+        return [(name, objects[name]) for name in names if objects.get(name) is not None]
+
+    def delete(self, names):
+        for name in sorted(names, key=lambda name: name == self.name):
+            if name != self.name:
+                self.archive.pop(name, None)
+                continue
+            latest = max(self.archive, default=None)
+            self.current = self.archive.pop(latest, None)
+
+    def end(self):
+        pass
 
 
 class Handle:
@@ -62,9 +99,15 @@ class Handle:
         for name in sorted(names, key=lambda name: name == self.name):
             self.client.delete_object(self.container, name)
 
+    def end(self):
+        """As a stack's deletion ends."""
+        n_left = len(self.list_names())
+        assert self.client.head_container(self.container)["x-container-object-count"] == str(n_left)
+        self.client.delete_container(self.container)
+
 
 def main(url, rounds):
-    handle = Handle(url, os.environ["OS_TOKEN"])
+    handle = VersionsHandle() if url == "model" else Handle(url, os.environ["OS_TOKEN"])
     sent, seen = [], []
 
     def send():
@@ -87,9 +130,7 @@ def main(url, rounds):
     lost = set(sent) - set(seen)
     twice = len(seen) - len(set(seen))
     left = handle.list_names()
-    # As a stack's deletion ends.
-    assert handle.client.head_container(handle.container)["x-container-object-count"] == str(len(left))
-    handle.client.delete_container(handle.container)
+    handle.end()
     print(f"{rounds} rounds, {len(lost)} lost, {twice} twice; {len(sent)} signals, {time.monotonic() - began:.1f} s")
     sys.exit(bool(lost or twice or left))
 

@@ -36,6 +36,14 @@ pub struct Ran {
     pub last_words: String,
 }
 
+/// What a command printed, and its exit code.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub exit_code: Option<i32>,
+    pub printed: String,
+    pub complained: String,
+}
+
 /// An agent that stays to carry the container's output to the console.
 #[derive(Debug)]
 pub struct Following<'a> {
@@ -68,6 +76,11 @@ impl Instance {
         self.ran(&mut self.command())
     }
 
+    /// Runs the agent with more options until it has signalled.
+    pub fn run_with(&self, options: &[&str]) -> Result<Ran> {
+        self.ran(self.command().args(options))
+    }
+
     /// Runs the agent, which is to abort at a fault point.
     pub fn run_into(&self, fault_point: &str) -> Result<Ran> {
         let ran = self.ran(self.command().env("HELIOGRAPH_FAULT_POINT", fault_point))?;
@@ -88,6 +101,39 @@ impl Instance {
     /// Starts the agent as its unit does: it stays after the signal.
     pub fn follow(&self) -> Result<Following<'_>> {
         self.following(self.command().arg("--follow"))
+    }
+
+    /// Starts the agent as its unit does, with more options.
+    pub fn follow_with(&self, options: &[&str]) -> Result<Following<'_>> {
+        self.following(self.command().arg("--follow").args(options))
+    }
+
+    /// Gives the instance other user data.
+    pub fn rewrite(&self, user_data: &str) -> Result<()> {
+        let path = self.directory.path().join("user-data");
+        // In one step, for an agent may be reading it.
+        fs::write(path.with_extension("new"), user_data)?;
+        Ok(fs::rename(path.with_extension("new"), path)?)
+    }
+
+    /// Runs another command of the agent on this instance, and gives what it printed.
+    pub fn ask(&self, arguments: &[&str]) -> Result<Asked> {
+        let output = Command::new(&self.program)
+            .args(arguments)
+            .arg("--state-dir")
+            .arg(self.state_directory())
+            .args(["--engine", &self.engine_url])
+            .output()
+            .with_context(|| format!("failed to run heliograph-agent {arguments:?}"))?;
+        Ok(Asked {
+            exit_code: output.status.code(),
+            printed: String::from_utf8_lossy(&output.stdout).into_owned(),
+            complained: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    pub fn state_directory(&self) -> PathBuf {
+        self.directory.path().join("state")
     }
 
     pub fn console(&self) -> Result<String> {
@@ -119,7 +165,7 @@ impl Instance {
             .arg("--user-data")
             .arg(directory.join("user-data"))
             .arg("--state-dir")
-            .arg(directory.join("state"))
+            .arg(self.state_directory())
             .arg("--console")
             .arg(self.console_file())
             .args(["--engine", &self.engine_url, "--instance-id", &self.id]);

@@ -3,6 +3,8 @@
 //! The engine lives until its keeper's stdin is closed: by [`Engine::stop`], or by the kernel when
 //! the test is killed. Docker's API is all that is used, which Podman speaks as well.
 
+use std::fs;
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -23,6 +25,9 @@ use crate::{programs, registry};
 const API: &str = "http://engine/v1.41";
 /// An import writes tens of megabytes; everything else is quick.
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
+
+/// An import of hundreds of megabytes, beside others that write.
+const IMPORT_LIMIT: Duration = Duration::from_secs(300);
 
 /// Which program.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -101,6 +106,18 @@ impl Engine {
         self.kind
     }
 
+    /// A process that sees what the engine sees mounted.
+    pub fn process_id(&self) -> Result<u32> {
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut id = keeper.as_ref().context("the engine has been ended")?.0.id();
+        // The keeper, the program that makes the namespaces, and the first process in them.
+        for _ in 0..2 {
+            let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+            id = children.split_whitespace().next().context("no child")?.parse()?;
+        }
+        Ok(id)
+    }
+
     /// As `heliograph-agent run --engine` wants it.
     pub fn url(&self) -> String {
         url_of(&self.socket)
@@ -121,6 +138,11 @@ impl Engine {
         Ok(list.as_array().context("the list of containers is no list")?.clone())
     }
 
+    /// Anything that the API answers to a GET.
+    pub fn get(&self, path: &str) -> Result<Value> {
+        self.json(Method::GET, path, None)
+    }
+
     /// One container, as the API inspects it.
     pub fn inspect(&self, container: &str) -> Result<Value> {
         self.json(Method::GET, &format!("/containers/{container}/json"), None)
@@ -136,6 +158,12 @@ impl Engine {
         Ok(id)
     }
 
+    /// Starts a container that was stopped.
+    pub fn start_again(&self, container: &str) -> Result<()> {
+        self.request(Method::POST, &format!("/containers/{container}/start"), &[], "")?;
+        Ok(())
+    }
+
     /// Makes an image of the contents of a tar.
     pub fn import(&self, name: &str, tar: Vec<u8>) -> Result<()> {
         let (repository, tag) = split_tag(name);
@@ -145,6 +173,25 @@ impl Engine {
         no_error_in(&answer).with_context(|| format!("failed to import {name}"))
     }
 
+    /// Takes in an archive of images.
+    pub fn load(&self, archive: Vec<u8>) -> Result<()> {
+        let headers = [("content-type", "application/x-tar".to_owned())];
+        let answer = self.request(Method::POST, "/images/load", &headers, archive)?;
+        no_error_in(&answer).context("failed to load an archive")
+    }
+
+    /// Makes an image of a large tar, whose containers run a command of no arguments.
+    pub fn import_file(&self, name: &str, tar: File, command: &str) -> Result<()> {
+        let (repository, tag) = split_tag(name);
+        let change = format!("CMD%20%5B%22{command}%22%5D");
+        let path = format!("/images/create?fromSrc=-&repo={repository}&tag={tag}&changes={change}");
+        let request = self.client.request(Method::POST, format!("{API}{path}")).body(tar);
+        let request = request.header("content-type", "application/x-tar").timeout(IMPORT_LIMIT);
+        let response = request.send().with_context(|| format!("{path} was not answered"))?;
+        no_error_in(&response.error_for_status()?.text()?)
+            .with_context(|| format!("failed to import {name}"))
+    }
+
     pub fn push(&self, name: &str) -> Result<()> {
         let (repository, tag) = split_tag(name);
         let user = json!({"username": registry::USER, "password": registry::PASSWORD});
@@ -152,6 +199,19 @@ impl Engine {
         let path = format!("/images/{repository}/push?tag={tag}");
         let answer = self.request(Method::POST, &path, &headers, "")?;
         no_error_in(&answer).with_context(|| format!("failed to push {name}"))
+    }
+
+    /// An image as `docker save` would write it.
+    pub fn save(&self, name: &str) -> Result<Vec<u8>> {
+        let path = format!("{API}/images/{name}/get");
+        let response = self.client.get(&path).send()?.error_for_status()?;
+        Ok(response.bytes()?.to_vec())
+    }
+
+    /// Whether the engine has an image of that name.
+    pub fn has_image(&self, name: &str) -> Result<bool> {
+        let response = self.client.get(format!("{API}/images/{name}/json")).send()?;
+        Ok(response.status().is_success())
     }
 
     pub fn remove_image(&self, name: &str) -> Result<()> {

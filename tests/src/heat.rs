@@ -229,7 +229,7 @@ pub fn put(url: &str, body: impl Into<Vec<u8>>) -> Result<(u16, String)> {
 
 /// A port of the loopback address outside of the range that the kernel gives to outgoing connections, so
 /// that a relay finds it free after a restart. Each call gives another one.
-pub(crate) fn quiet_port() -> Result<u16> {
+pub fn quiet_port() -> Result<u16> {
     static N_GIVEN: AtomicU16 = AtomicU16::new(0);
     let first = 15_000 + u16::try_from(std::process::id() % 4000)?;
     loop {

@@ -5,13 +5,17 @@
 //!
 //! Reading order: [`wait`] and [`process`] carry the rest; [`relay`] and [`agent`] run our own
 //! programs; [`engine`], [`image`], [`registry`] and [`proxy`] make the world around them; [`load`]
-//! signals as fast as a relay can take it; [`disk`] is a disk that is easily full.
+//! signals as fast as a relay can take it; [`disk`] is a disk that is easily full; [`etcd`] and [`lan`] are a
+//! cluster for many relays, and a network to cut; [`vm`] boots machines with the agent baked in.
 
 pub mod agent;
+pub mod certificates;
 pub mod disk;
 pub mod engine;
+pub mod etcd;
 pub mod heat;
 pub mod image;
+pub mod lan;
 pub mod load;
 pub mod neutron;
 pub mod process;
@@ -19,4 +23,5 @@ pub mod programs;
 pub mod proxy;
 pub mod registry;
 pub mod relay;
+pub mod vm;
 pub mod wait;

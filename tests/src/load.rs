@@ -61,6 +61,13 @@ impl Connection {
         Ok(Connection { stream: BufReader::new(stream), host: address.to_owned() })
     }
 
+    /// Likewise, for whoever does not wait as long for an answer.
+    pub fn open_with_limit(address: &str, limit: Duration) -> io::Result<Connection> {
+        let connection = Connection::open(address)?;
+        connection.stream.get_ref().set_read_timeout(Some(limit))?;
+        Ok(connection)
+    }
+
     /// Sends a signal and gives the answer, which has been read to its end.
     pub fn put(&mut self, path_and_query: &str, body: &str) -> io::Result<Answer> {
         let request = format!(

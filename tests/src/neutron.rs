@@ -1,6 +1,8 @@
 //! Neutron's metadata path: the real programs, stood up by the scripts in `tests/neutron`, with network
 //! namespaces as instances whose only way out is 169.254.169.254.
 
+mod relay;
+
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -11,21 +13,17 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use nix::sched::{CloneFlags, setns};
-use serde_json::Value;
 use sha2::Sha256;
 use tempfile::TempDir;
 
-use crate::process::Process;
+pub use crate::neutron::relay::Gateway;
 use crate::{programs, wait};
 
 /// The address of Nova's metadata service, in every guest.
 pub const METADATA: &str = "169.254.169.254:80";
 
 /// The first and the last of the instances, by the last byte of their address.
-pub const INSTANCES: std::ops::RangeInclusive<u8> = 5..=24;
-
-/// How long the relay may take to start and to stop.
-const RELAY_LIMIT: Duration = Duration::from_secs(60);
+pub const INSTANCES: std::ops::RangeInclusive<u8> = 5..=34;
 
 /// Neutron's proxies give up after 32 s.
 const ANSWER_LIMIT: Duration = Duration::from_secs(40);
@@ -71,30 +69,37 @@ pub struct Lab {
     facts: Vec<(String, String)>,
 }
 
-/// A relay with a metadata surface.
-#[derive(Debug)]
-pub struct Gateway {
-    process: Process,
-    _directory: TempDir,
-    /// Base URL of the public listener.
-    pub public: String,
-    pub token: String,
-}
-
 impl Lab {
-    /// Stands the path up; the first time, this builds a Debian tree beside the test programs.
+    /// Stands the path up, with agents that ask a relay where [`Lab::gateway`] starts it; the first time,
+    /// this builds a Debian tree beside the test programs.
     pub fn stand_up() -> Result<Lab> {
+        let port = free_port()?.to_string();
+        Lab::stand_up_with(&[&port])
+    }
+
+    /// Likewise, with agents that ask Nova itself, and Neutron's rate limit switched on.
+    pub fn stand_up_without_relay() -> Result<Lab> {
+        Lab::stand_up_with(&["nova", "--rate-limited"])
+    }
+
+    fn stand_up_with(arguments: &[&str]) -> Result<Lab> {
         let root = programs::target_directory()?.join("neutron");
         script("build", &[root.as_os_str()])?;
         let directory = TempDir::new()?;
-        let port = free_port()?.to_string();
-        script("stand-up", &[root.as_os_str(), directory.path().as_os_str(), port.as_ref()])?;
+        let mut all = vec![root.as_os_str(), directory.path().as_os_str()];
+        all.extend(arguments.iter().map(std::ffi::OsStr::new));
+        script("stand-up", &all)?;
         let facts = std::fs::read_to_string(directory.path().join("lab"))?;
         let fact = |line: &str| {
             let (name, value) = line.split_once('=')?;
             Some((name.to_owned(), value.to_owned()))
         };
         Ok(Lab { facts: facts.lines().filter_map(fact).collect(), directory })
+    }
+
+    /// Its directory, which has the same name inside of the programs' tree.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
     }
 
     /// One of the facts that the script wrote down.
@@ -106,45 +111,22 @@ impl Lab {
     /// The table of a relay's configuration that puts it where Neutron's agents expect Nova. The
     /// servers are asked in turns.
     pub fn metadata_table(&self, nova: &[&str]) -> Result<String> {
+        let servers: Vec<String> = nova.iter().map(|server| format!("http://{server}")).collect();
+        self.metadata_table_at(self.fact("gateway")?, &servers)
+    }
+
+    /// Likewise, for a relay elsewhere and whole URLs of servers. More keys may follow.
+    pub fn metadata_table_at(&self, listen: &str, nova_urls: &[String]) -> Result<String> {
         let secret = self.directory.path().join("secret");
         std::fs::write(&secret, self.fact("secret")?)?;
-        let servers: Vec<String> =
-            nova.iter().map(|server| format!("\"http://{server}\"")).collect();
         Ok(format!(
-            "[metadata]\nlisten = \"{}\"\nnova_urls = [{}]\nsecret_files = [{secret:?}]\n",
-            self.fact("gateway")?,
-            servers.join(", "),
+            "[metadata]\nlisten = \"{listen}\"\nnova_urls = {nova_urls:?}\nsecret_files = [{secret:?}]\n",
         ))
     }
 
-    /// Runs a relay with that table.
+    /// Runs a relay where Neutron's agents expect Nova.
     pub fn gateway(&self, nova: &[&str]) -> Result<Gateway> {
-        let directory = TempDir::new()?;
-        let config = directory.path().join("relay.toml");
-        std::fs::write(
-            &config,
-            format!(
-                "listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\ndata_dir = {:?}\n\
-                 log_level = \"debug\"\n{}",
-                directory.path().join("data"),
-                self.metadata_table(nova)?,
-            ),
-        )?;
-        let mut command = Command::new(programs::heliograph_server()?);
-        command.arg("serve").arg("--config").arg(&config);
-        let mut process = Process::spawn("relay", &mut command, directory.path())?;
-        let public = wait::until("the relay's listening lines", RELAY_LIMIT, || {
-            if let Some(status) = process.has_ended()? {
-                bail!("the relay ended with {status}:{}", process.last_words());
-            }
-            let output = process.output()?;
-            let is_up = output.contains("listening metadata ");
-            let line = output.lines().find_map(|line| line.strip_prefix("listening public "));
-            Ok(line.filter(|_| is_up).map(str::to_owned))
-        })?;
-        let token = std::fs::read_to_string(directory.path().join("data/operator.token"))?;
-        let token = token.trim().to_owned();
-        Ok(Gateway { process, _directory: directory, public, token })
+        Gateway::start(&self.metadata_table(nova)?, None)
     }
 
     /// The name of the guest namespace behind an agent.
@@ -209,51 +191,6 @@ impl Drop for Lab {
         if let Err(error) = script("tear-down", &[self.directory.path().as_os_str()]) {
             eprintln!("the lab was not torn down: {error:#}");
         }
-    }
-}
-
-impl Gateway {
-    /// What the native surface says of an instance.
-    pub fn instance(&self, id: &str) -> Result<Value> {
-        self.get(&format!("/api/v1/instances/{id}"))
-    }
-
-    /// A GET of the native surface.
-    pub fn get(&self, path: &str) -> Result<Value> {
-        let response = reqwest::blocking::Client::new()
-            .get(format!("{}{path}", self.public))
-            .header("x-auth-token", &self.token)
-            .send()?;
-        Ok(serde_json::from_str(&response.text()?)?)
-    }
-
-    /// A handle for so many signals: its id and its signal URL.
-    pub fn create_handle(&self, count: usize) -> Result<(String, String)> {
-        let response = reqwest::blocking::Client::new()
-            .post(format!("{}/api/v1/handles", self.public))
-            .header("x-auth-token", &self.token)
-            .body(format!("{{\"count\": {count}}}"))
-            .send()?;
-        let made: Value = serde_json::from_str(&response.text()?)?;
-        let text = |key: &str| made[key].as_str().map(str::to_owned).context("no handle was made");
-        Ok((text("id")?, text("signal_url")?))
-    }
-
-    /// Runs `wait --instance`: its exit code and what it printed.
-    pub fn wait_for_instance(&self, id: &str, seconds: u64) -> Result<(Option<i32>, Value)> {
-        let output = Command::new(programs::heliograph_server()?)
-            .args(["wait", "--instance", id, "--server", &self.public, "--json"])
-            .args(["--timeout", &format!("{seconds}s")])
-            .env("HELIOGRAPH_TOKEN", &self.token)
-            .output()?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let view = serde_json::from_str(&text).with_context(|| format!("wait printed {text:?}"))?;
-        Ok((output.status.code(), view))
-    }
-
-    /// All that it has logged.
-    pub fn log(&self) -> Result<String> {
-        self.process.errors()
     }
 }
 
@@ -344,6 +281,7 @@ fn script(name: &str, arguments: &[&std::ffi::OsStr]) -> Result<()> {
     Ok(())
 }
 
-fn free_port() -> Result<u16> {
+/// A port that nobody uses now.
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

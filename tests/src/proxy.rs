@@ -27,6 +27,18 @@ impl CuttingProxy {
         Ok(CuttingProxy { address })
     }
 
+    /// Forwards the connections of a listener, which may be one of another network, to `target` in this
+    /// thread's network, and cuts none.
+    pub fn start_on(listener: TcpListener, target: &str) {
+        let target = target.to_owned();
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let target = target.clone();
+                thread::spawn(move || forward(&client, &target, usize::MAX));
+            }
+        });
+    }
+
     /// `host:port`, as in an image's name.
     pub fn address(&self) -> &str {
         &self.address

@@ -53,8 +53,13 @@ impl Relay {
 
     /// Starts on a given address, so that URLs given out before a restart stay good.
     pub fn start_at(data_directory: &Path, listen: &str) -> Result<Relay> {
+        Relay::start_with(data_directory, listen, &[])
+    }
+
+    /// Likewise, with more flags.
+    pub fn start_with(data_directory: &Path, listen: &str, flags: &[&str]) -> Result<Relay> {
         let logs = TempDir::new()?;
-        let mut process = spawn(data_directory, listen, logs.path())?;
+        let mut process = spawn(data_directory, listen, flags, logs.path())?;
         let (public, admin) = wait::until("the relay's listening lines", START_LIMIT, || {
             if let Some(status) = process.has_ended()? {
                 bail!("the relay ended with {status}:{}", process.last_words());
@@ -123,6 +128,11 @@ impl Relay {
         self.command(&["wait", &handle.id, "--timeout", &seconds], timeout + COMMAND_LIMIT)
     }
 
+    /// Sends it `SIGSTOP` or `SIGCONT`.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
     /// Ends it without a warning, as a power cut would.
     pub fn kill(mut self) -> Result<()> {
         self.process.kill()?;
@@ -160,16 +170,17 @@ impl Relay {
 /// Starts a relay that is expected to refuse, and gives its exit status and what it said.
 pub fn refused(data_directory: &Path) -> Result<(ExitStatus, String)> {
     let logs = TempDir::new()?;
-    let mut process = spawn(data_directory, "127.0.0.1:0", logs.path())?;
+    let mut process = spawn(data_directory, "127.0.0.1:0", &[], logs.path())?;
     let status = process.ended(START_LIMIT)?;
     Ok((status, process.errors()?))
 }
 
-fn spawn(data_directory: &Path, listen: &str, logs: &Path) -> Result<Process> {
+fn spawn(data_directory: &Path, listen: &str, flags: &[&str], logs: &Path) -> Result<Process> {
     let mut command = Command::new(programs::heliograph_server()?);
     command
         .args(["serve", "--listen", listen, "--admin-listen", "127.0.0.1:0", "--data-dir"])
-        .arg(data_directory);
+        .arg(data_directory)
+        .args(flags);
     Process::spawn("relay", &mut command, logs)
 }
 

@@ -128,7 +128,9 @@ fn the_relay_imports_downwards_only() {
     });
     forbid("a surface goes through the domain, not to a kind of store", |source, line| {
         source.is_below(&["signal-server/src/http"])
-            && (line.contains("store::embedded") || line.contains("store::memory"))
+            && ["embedded", "memory", "etcd"]
+                .iter()
+                .any(|store| line.contains(&format!("store::{store}")))
     });
 }
 
@@ -160,6 +162,7 @@ fn a_crate_that_may_be_exchanged_is_named_in_one_place() {
     for (name, place) in [
         ("granit_parser", "agent/src/userdata/yaml.rs"),
         ("fjall", "signal-server/src/store/embedded"),
+        ("tonic", "signal-server/src/store/etcd"),
     ] {
         forbid(&format!("only {place} names {name}"), |source, line| {
             line.contains(&format!("{name}::")) && !source.is_below(&[place])

@@ -16,7 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
 fn exercise(bytes: &[u8]) {
     match userdata::load(bytes) {
         Ok(document) => {
-            let plan = Plan::new(&document);
+            let plan = Plan::new(&document, std::path::Path::new("/state"));
             assert_eq!(plan.containers.len(), document.services.len());
             assert!(plan.to_json().is_object());
         }

@@ -1,10 +1,11 @@
 """Writes the haproxy configuration that Neutron itself writes, and prints its path.
 
-usage: haproxy_config.py debian|ovs|ovn NETWORK_ID UNIX_SOCKET STATE_DIR RATE_LIMITED(0|1)
+usage: haproxy_config.py ovs|ovn NETWORK_ID UNIX_SOCKET STATE_DIR RATE_LIMITED(0|1)
 """
 
 import sys
 
+from neutron.conf.agent.metadata import config
 from oslo_config import cfg
 from oslo_log import log
 
@@ -20,12 +21,9 @@ arguments = dict(
     network_id=network_id, router_id=None, unix_socket_path=unix_socket,
     host="169.254.169.254", port=80, user="root", group="root", state_path=state_dir,
     pid_file=state_dir + "/haproxy.pid")
-if kind != "debian":
-    # Debian 12's release has no rate limit yet.
-    from neutron.conf.agent.metadata import config
-    cfg.CONF.register_opts(config.METADATA_RATE_LIMITING_OPTS, group=config.RATE_LIMITING_GROUP)
-    cfg.CONF.set_override("rate_limit_enabled", rate_limited == "1", config.RATE_LIMITING_GROUP)
-    arguments["rate_limiting_config"] = cfg.CONF.metadata_rate_limiting
+cfg.CONF.register_opts(config.METADATA_RATE_LIMITING_OPTS, group=config.RATE_LIMITING_GROUP)
+cfg.CONF.set_override("rate_limit_enabled", rate_limited == "1", config.RATE_LIMITING_GROUP)
+arguments["rate_limiting_config"] = cfg.CONF.metadata_rate_limiting
 
 configurator = driver.HaproxyConfigurator(**arguments)
 configurator.create_config_file()

@@ -24,7 +24,7 @@ def flavor():
 
 def network_info(instance):
     return json.dumps([{
-        "id": "port-" + instance["id"], "address": "fa:16:3e:00:00:01", "type": "bridge",
+        "id": "port-" + instance["id"], "address": instance["mac"], "type": "bridge",
         "devname": "tap0", "ovs_interfaceid": None, "details": {}, "active": True, "vnic_type": "normal",
         "profile": {}, "qbh_params": None, "qbg_params": None, "preserve_on_delete": False, "meta": {},
         "network": {"id": "5e0a1a40-0000-4000-8000-000000000001", "bridge": "br0", "label": "isolated",

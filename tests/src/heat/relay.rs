@@ -44,17 +44,27 @@ impl HeatRelay {
 
     /// Likewise, with more tables in the configuration.
     pub fn start_for_with(&self, lab: &Lab, more: &str) -> Result<()> {
-        let password = lab.facts["relay"]["password"].as_str().context("no password")?;
-        write!(private_file(&self.directory.path().join("password"))?, "{password}")?;
-        let keystone_url = lab.fact("keystone_url")?;
         // Forwards have a heat-api of their own, which can be stopped without harm to other scenes.
         lab.knob(&["start", "heat-api-spare"])?;
+        let cfn = format!("cfn_url = \"{}\"\n{more}", lab.fact("cfn_url")?);
+        self.start_at(lab, lab.fact("keystone_url")?, lab.fact("heat_spare_url")?, "", &cfn)
+    }
+
+    /// Starts with these addresses of Keystone and heat-api, and more keys for each of the two tables.
+    pub fn start_at(
+        &self,
+        lab: &Lab,
+        keystone_url: &str,
+        heat_url: &str,
+        keystone_more: &str,
+        heat_more: &str,
+    ) -> Result<()> {
+        let password = lab.facts["relay"]["password"].as_str().context("no password")?;
+        write!(private_file(&self.directory.path().join("password"))?, "{password}")?;
         let configuration = format!(
             "[keystone]\nauth_url = \"{keystone_url}/v3\"\nusername = \"heliograph\"\nproject = \"service\"\n\
-             password_file = \"{}\"\n[heat]\napi_url = \"{}\"\ncfn_url = \"{}\"\n{more}",
+             password_file = \"{}\"\n{keystone_more}\n[heat]\napi_url = \"{heat_url}\"\n{heat_more}",
             self.directory.path().join("password").display(),
-            lab.fact("heat_spare_url")?,
-            lab.fact("cfn_url")?,
         );
         fs::write(self.configuration(), configuration)?;
         self.start()
@@ -99,6 +109,11 @@ impl HeatRelay {
         let output = self.process().as_ref().context("the relay does not run")?.output()?;
         let url = output.lines().find_map(|line| line.strip_prefix("listening admin "));
         Ok(url.context("no admin listener")?.to_owned())
+    }
+
+    /// Its log since it was last started.
+    pub fn log(&self) -> Result<String> {
+        self.process().as_ref().context("the relay does not run")?.errors()
     }
 
     /// The end of its log, for the message of a failing scene.

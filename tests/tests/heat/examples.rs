@@ -25,10 +25,13 @@ pub(crate) fn scenes() -> Vec<Scene> {
 const RUN_HERE: &[&str] = &[
     "check.yaml",
     "deployment.yaml",
+    "expected-servers.yaml",
     "failing-container.yaml",
     "one-container.yaml",
     "swift-signal.yaml",
     "three-containers.yaml",
+    "web-server.yaml",
+    "wordpress.yaml",
 ];
 
 fn all_are_run(_: &Stage) -> Result<()> {
@@ -44,16 +47,29 @@ fn all_are_run(_: &Stage) -> Result<()> {
     Ok(())
 }
 
-fn create(user: &User, example: &str) -> Result<Stack> {
+/// The template of an example.
+pub(crate) fn text(example: &str) -> Result<String> {
     let path = programs::source_tree().join("examples/heat").join(format!("{example}.yaml"));
-    let template = fs::read_to_string(path)?;
+    Ok(fs::read_to_string(path)?)
+}
+
+fn create(user: &User, example: &str) -> Result<Stack> {
+    create_with(user, example, &json!({}))
+}
+
+/// Creates the stack of an example with more parameters than where its servers run.
+pub(crate) fn create_with(user: &User, example: &str, more: &Value) -> Result<Stack> {
+    let template = text(example)?;
     let environment = json!({"resource_registry": {"OS::Nova::Server": "server.yaml"}});
     let files = json!({"server.yaml": include_str!("server.yaml")});
-    let parameters = if template.contains("\nparameters:") {
+    let mut parameters = if template.contains("\nparameters:") {
         json!({"image": "an-image", "flavor": "small", "network": "isolated"})
     } else {
         json!({})
     };
+    for (name, value) in more.as_object().into_iter().flatten() {
+        parameters[name] = value.clone();
+    }
     user.create_stack_with(example, &template, &parameters, &environment, &files)
 }
 
@@ -75,6 +91,9 @@ fn one_container(stage: &Stage) -> Result<()> {
     stack.completed(END_LIMIT)?;
     let data = stack.json_output("data")?;
     ensure!(only(&data)?["network_ip"].is_string(), "{data}");
+    // By which the relay knows whose signal it is.
+    let id = data.as_object().and_then(|map| map.keys().next()).context("no id")?;
+    ensure!(id.starts_with("one/"), "the id does not begin with the instance's: {id}");
     stack.delete()
 }
 
@@ -134,33 +153,40 @@ fn deployment(stage: &Stage) -> Result<()> {
     let user = stage.cloud()?.lab.user("demo")?;
     let stack = create(&user, "deployment")?;
     stack.reached("deployment")?;
-    let collect = stack.output_value("collect_config")?;
-    let url = collect["request"]["metadata_url"].as_str();
-    let url = url.with_context(|| format!("no metadata_url in {collect}"))?;
-    let deployment = wait::until("the deployment in the server's metadata", END_LIMIT, || {
-        let response = Client::new().get(url).send()?;
-        ensure!(response.status() == 200, "the metadata is answered with {}", response.status());
-        let metadata: Value = response.json()?;
-        Ok(metadata["deployments"].as_array().and_then(|all| all.first()).cloned())
-    })?;
-    let input = |name: &str| -> Result<&str> {
-        let inputs = deployment["inputs"].as_array().context("no inputs")?;
-        let input = inputs.iter().find(|input| input["name"] == name);
-        input
-            .and_then(|input| input["value"].as_str())
-            .with_context(|| format!("no {name}: {deployment}"))
-    };
-    ensure!(input("greeting")? == "hello", "{deployment}");
-    ensure!(input("deploy_signal_verb")? == "PUT", "{deployment}");
+    let deployment = deployment_in_metadata(&stack)?;
+    ensure!(input(&deployment, "greeting")? == "hello", "{deployment}");
+    ensure!(input(&deployment, "deploy_signal_verb")? == "PUT", "{deployment}");
     let told = json!({
         "answer": "hello yourself", "deploy_stdout": "done\n", "deploy_stderr": "", "deploy_status_code": 0,
     });
-    let (status, answer) = put(input("deploy_signal_id")?, told.to_string())?;
+    let (status, answer) = put(input(&deployment, "deploy_signal_id")?, told.to_string())?;
     ensure!(status == 201, "the outputs were answered with {status}: {answer}");
     stack.completed(END_LIMIT)?;
     ensure!(stack.output("answer")? == "hello yourself");
     ensure!(stack.output("stdout")? == "done\n");
     stack.delete()
+}
+
+/// The stack's deployment, as the server reads it.
+pub(crate) fn deployment_in_metadata(stack: &Stack) -> Result<Value> {
+    let collect = stack.output_value("collect_config")?;
+    let url = collect["request"]["metadata_url"].as_str();
+    let url = url.with_context(|| format!("no metadata_url in {collect}"))?;
+    wait::until("the deployment in the server's metadata", END_LIMIT, || {
+        let response = Client::new().get(url).send()?;
+        ensure!(response.status() == 200, "the metadata is answered with {}", response.status());
+        let metadata: Value = response.json()?;
+        Ok(metadata["deployments"].as_array().and_then(|all| all.first()).cloned())
+    })
+}
+
+/// An input of a deployment.
+pub(crate) fn input<'a>(deployment: &'a Value, name: &str) -> Result<&'a str> {
+    let inputs = deployment["inputs"].as_array().context("no inputs")?;
+    let input = inputs.iter().find(|input| input["name"] == name);
+    input
+        .and_then(|input| input["value"].as_str())
+        .with_context(|| format!("no {name}: {deployment}"))
 }
 
 /// What the only agent told.

@@ -4,7 +4,10 @@
 //! lab's Heat. Most scenes wait far more than they work and run side by side. Those that take away what
 //! the others stand on do so while they are alone ([`stage::Stage::alone`]).
 
+mod blog;
 mod bodies;
+mod cloudformation;
+mod encrypted;
 mod examples;
 mod guide;
 mod many;
@@ -36,7 +39,10 @@ fn main() -> ExitCode {
         guide::scenes(),
         outages::scenes(),
         transports::scenes(),
+        blog::scenes(),
         many::scenes(),
+        cloudformation::scenes(),
+        encrypted::scenes(),
         examples::scenes(),
         swift::scenes(),
         waiting::scenes(),

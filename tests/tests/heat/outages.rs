@@ -3,14 +3,17 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use e2e::heat::{Stack, put};
+use e2e::heat::{Stack, User, put};
 use e2e::wait;
+use reqwest::Method;
 use serde_json::json;
 
 use crate::stage::{Cloud, END_LIMIT, Scene, Stage, wait_condition};
 
 /// Longer than any verdict about a token is used without asking again.
 const KEYSTONE_OUTAGE: Duration = Duration::from_secs(60);
+/// The part of the outage in which Keystone holds connections and answers nothing.
+const KEYSTONE_HANGS: Duration = Duration::from_secs(20);
 /// The tokens of the lab's second Keystone live for 45 s.
 const TOKEN_LIMIT: Duration = Duration::from_secs(90);
 
@@ -35,6 +38,13 @@ fn signal(url: &str, id: &str) -> Result<()> {
     let (status, answer) = put(url, json!({"id": id, "data": id}).to_string())?;
     ensure!(status == 201, "the signal {id} was answered with {status}: {answer}");
     Ok(())
+}
+
+/// What somebody hears who lists a container.
+fn listing_status(cloud: &Cloud, user: &User) -> Result<u16> {
+    let (status, _) =
+        user.ask_relay(&cloud.relay, Method::GET, "/no-such-container?format=json")?;
+    Ok(status)
 }
 
 fn complete_with_both(stack: &Stack) -> Result<()> {
@@ -64,9 +74,13 @@ fn keystone_away(stage: &Stage) -> Result<()> {
     let cloud = stage.cloud()?;
     let (stack, url) = waiting_stack(&cloud, "keystone-away")?;
     let user = cloud.lab.user("demo")?;
-    cloud.lab.knob(&["stop", "keystone"])?;
     let began = Instant::now();
-    wait::pause(KEYSTONE_OUTAGE / 2);
+    cloud.lab.knob(&["pause", "keystone"])?;
+    wait::pause(KEYSTONE_HANGS);
+    let status = listing_status(&cloud, &user)?;
+    ensure!(status != 401 && status != 403, "while Keystone hangs, a listing is answered {status}");
+    cloud.lab.knob(&["stop", "keystone"])?;
+    wait::pause((KEYSTONE_OUTAGE / 2).saturating_sub(began.elapsed()));
     signal(&url, "a")?;
     wait::pause(KEYSTONE_OUTAGE.saturating_sub(began.elapsed()));
     cloud.lab.knob(&["start", "keystone"])?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use e2e::heat::{run, script};
+use e2e::process::Process;
 use tempfile::TempDir;
 
 use crate::stage::{Scene, Stage};
@@ -15,6 +16,7 @@ const RACE_LIMIT: Duration = Duration::from_secs(180);
 pub(crate) fn scenes() -> Vec<Scene> {
     vec![
         Scene::new("swift::no_signal_is_lost_between_get_and_delete", race),
+        Scene::new("swift::a_rule_that_loses_signals_is_caught", race_control),
         Scene::new("swift::the_command_line_client_gets_sentences", command_line),
     ]
 }
@@ -28,6 +30,18 @@ fn race(stage: &Stage) -> Result<()> {
     command.arg(format!("{}/v1/{}", cloud.relay.public(), user.account())).arg(N_ROUNDS);
     let printed = run("race", command.env("OS_TOKEN", &user.token), logs.path(), RACE_LIMIT)?;
     ensure!(printed.contains("1000 rounds, 0 lost, 0 twice"), "{printed}");
+    Ok(())
+}
+
+/// The same rounds against the rule that Swift's versions have: who finds no loss there finds none anywhere.
+fn race_control(_: &Stage) -> Result<()> {
+    let logs = TempDir::new()?;
+    let mut process =
+        Process::spawn("race", script("race.py").args(["model", N_ROUNDS]), logs.path())?;
+    let status = process.ended(RACE_LIMIT)?;
+    let printed = process.output()?;
+    ensure!(status.code() == Some(1), "the control ended with {status}: {}", process.last_words());
+    ensure!(printed.contains("1000 rounds, ") && !printed.contains(" 0 lost"), "{printed}");
     Ok(())
 }
 

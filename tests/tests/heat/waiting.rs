@@ -1,19 +1,23 @@
 //! Wait conditions from their beginning to their end.
 
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Error, Result, ensure};
 use e2e::agent::Instance;
 use e2e::heat::put;
+use e2e::{programs, wait};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::examples::create_with;
 use crate::stage::{END_LIMIT, Scene, Stage, wait_condition};
 
 pub(crate) fn scenes() -> Vec<Scene> {
     vec![
         Scene::new("waiting::two_agents_complete_it_and_nothing_is_left", two_agents),
         Scene::new("waiting::a_time_out_says_how_many_came", time_out),
+        Scene::new("waiting::after_a_time_out_the_relay_says_who_never_called", never_called),
         Scene::new("waiting::another_project_is_kept_out", another_project),
     ]
 }
@@ -21,7 +25,8 @@ pub(crate) fn scenes() -> Vec<Scene> {
 fn two_agents(stage: &Stage) -> Result<()> {
     let _turn = stage.together();
     let cloud = stage.cloud()?;
-    let user = cloud.lab.user("demo")?;
+    // No other scene has stacks in this project, so that nothing of it may be left.
+    let user = cloud.lab.user("other")?;
     let template = wait_condition("TEMP_URL_SIGNAL", 2, Duration::from_secs(600));
     let stack = user.create_stack("two-agents", &template, &json!({}))?;
     stack.reached("wait")?;
@@ -46,11 +51,20 @@ fn two_agents(stage: &Stage) -> Result<()> {
     stack.delete()?;
     let (status, _) = user.ask_relay(&cloud.relay, Method::HEAD, &format!("/{}", stack.id))?;
     ensure!(status == 404, "the container is answered with {status}");
-    let (_, containers) = user.ask_relay(&cloud.relay, Method::GET, "")?;
-    ensure!(!containers.contains(&stack.id), "the container is listed: {containers}");
+    let (status, containers) = user.ask_relay(&cloud.relay, Method::GET, "")?;
+    ensure!(status == 204, "the account is answered with {status}: {containers}");
+    // The key that signed the URL is gone as well.
     let (status, answer) = put(&alarm_url, r#"{"id": "late"}"#)?;
-    ensure!(status == 404, "a late signal is answered with {status}: {answer}");
-    Ok(())
+    ensure!(status == 401, "a late signal is answered with {status}: {answer}");
+
+    // The project's next stack finds another key.
+    let template = wait_condition("TEMP_URL_SIGNAL", 1, Duration::from_secs(600));
+    let stack = user.create_stack("one-more", &template, &json!({}))?;
+    stack.reached("wait")?;
+    let (status, answer) = put(&stack.alarm_url("signal")?, r#"{"id": "late"}"#)?;
+    ensure!(status == 201, "the signal was answered with {status}: {answer}");
+    stack.completed(END_LIMIT)?;
+    stack.delete()
 }
 
 fn time_out(stage: &Stage) -> Result<()> {
@@ -69,6 +83,54 @@ fn time_out(stage: &Stage) -> Result<()> {
     ensure!(ended.reason.contains("1 of 2 received - only one"), "{ended:?}");
     ensure!(stack.json_output("data")? == json!({"one": null}), "what came stays readable");
     stack.delete()
+}
+
+/// Heat says how many came; the relay says who did not.
+fn never_called(stage: &Stage) -> Result<()> {
+    let _turn = stage.together();
+    let cloud = stage.cloud()?;
+    let user = cloud.lab.user("demo")?;
+    let stack = create_with(&user, "expected-servers", &json!({"timeout": 25}))?;
+    stack.made("expected")?;
+    let group = stack.nested("servers")?;
+    // The stack that stands in for a server has its id for the server's.
+    let server = |index: usize| Ok::<String, Error>(group.nested(&index.to_string())?.id);
+    let user_data = group.attribute("0", "user_data")?;
+    let (_, signal) = user_data
+        .as_str()
+        .and_then(|text| text.split_once("\nsignal: "))
+        .with_context(|| format!("user data is {user_data}"))?;
+    let signal: Value = serde_json::from_str(signal.trim())?;
+    let url = signal["alarm_url"].as_str().context("no alarm_url")?;
+    // The ids are those of an agent, which the scenes of the examples look at.
+    for index in [0, 1] {
+        let id = format!("{}/main/0123456789ab", server(index)?);
+        let (status, answer) = put(url, json!({"id": id, "reason": "up"}).to_string())?;
+        ensure!(status == 201, "the signal was answered with {status}: {answer}");
+    }
+    let missing = format!("{} has never called", server(2)?);
+
+    let ended = stack.created(END_LIMIT)?;
+    ensure!(ended.word == "CREATE_FAILED", "{ended:?}");
+    ensure!(ended.reason.contains("2 of 3 received"), "{ended:?}");
+    let mut command = Command::new(programs::heliograph_server()?);
+    command.args(["stack", &stack.id, "--server", &cloud.relay.public()]);
+    let shown = command.env("OS_TOKEN", &user.token).output()?;
+    let text = String::from_utf8_lossy(&shown.stdout);
+    ensure!(shown.status.code() == Some(2), "{shown:?}");
+    ensure!(text.contains(&format!("2 of 3 expected have signalled; {missing}")), "{text}");
+    for index in [0, 1] {
+        ensure!(text.contains(&format!("expected {}: signalled", server(index)?)), "{text}");
+    }
+    wait::until("the line in the relay's log", END_LIMIT, || {
+        let log = cloud.relay.log()?;
+        let mut lines = log.lines();
+        Ok(lines.any(|line| line.contains(&stack.id) && line.contains(&missing)).then_some(()))
+    })?;
+    stack.delete()?;
+    let (_, containers) = user.ask_relay(&cloud.relay, Method::GET, "")?;
+    ensure!(!containers.contains(&stack.id), "a container is left: {containers}");
+    Ok(())
 }
 
 fn another_project(stage: &Stage) -> Result<()> {

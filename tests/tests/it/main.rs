@@ -4,10 +4,19 @@
 //! wants them and ended when the last is over. Scenes of one engine take turns at it, because every
 //! agent names its container alike; the engines, and the relay's own scenes, run side by side.
 
+mod archives;
+mod cloud_init;
 mod crashing;
+mod devices;
 mod failing;
+mod guard;
+mod life;
+mod nested;
+mod properties;
+mod registries;
 mod relaying;
 mod running;
+mod services;
 mod stage;
 
 use std::process::ExitCode;
@@ -28,7 +37,21 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(N_SCENES_AT_ONCE);
 
     let stage = Arc::new(Stage::default());
-    let scenes = [relaying::scenes(), crashing::scenes(), failing::scenes(), running::scenes()];
+    let scenes = [
+        relaying::scenes(),
+        crashing::scenes(),
+        failing::scenes(),
+        devices::scenes(),
+        guard::scenes(),
+        life::scenes(),
+        nested::scenes(),
+        properties::scenes(),
+        running::scenes(),
+        registries::scenes(),
+        archives::scenes(),
+        cloud_init::scenes(),
+        services::scenes(),
+    ];
     let trials = scenes.into_iter().flatten().map(|scene| trial(scene, &stage)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     if let Err(error) = stage.end() {

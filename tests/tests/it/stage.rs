@@ -1,7 +1,7 @@
 //! What scenes share: engines, registries with images in them, and small helpers.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -57,6 +57,12 @@ pub(crate) struct Registries {
     open: Registry,
     protected: Registry,
     flaky: CuttingProxy,
+    private: Registry,
+    /// Like the private one, with an authority of its own.
+    other: Registry,
+    /// Its image is not what its digest says.
+    tampered: Registry,
+    tampered_digest: OnceLock<String>,
 }
 
 impl Registries {
@@ -64,7 +70,15 @@ impl Registries {
         let open = Registry::start_open()?;
         let protected = Registry::start_with_password()?;
         let flaky = CuttingProxy::start(open.address(), CUT_AFTER_BYTES)?;
-        Ok(Registries { open, protected, flaky })
+        Ok(Registries {
+            open,
+            protected,
+            flaky,
+            private: Registry::start_with_tls()?,
+            other: Registry::start_with_tls()?,
+            tampered: Registry::start_open()?,
+            tampered_digest: OnceLock::new(),
+        })
     }
 
     /// A small image that anybody may pull.
@@ -80,6 +94,37 @@ impl Registries {
     /// An image that wants a password.
     pub(crate) fn protected_image(&self) -> String {
         format!("{}/hello:1", self.protected.address())
+    }
+
+    /// The registry that wants a password, as `host:port`.
+    pub(crate) fn protected_address(&self) -> &str {
+        self.protected.address()
+    }
+
+    /// An image whose registry has a certificate of [`Registries::authority`].
+    pub(crate) fn private_image(&self) -> String {
+        format!("{}/hello:1", self.private.address())
+    }
+
+    pub(crate) fn authority(&self) -> Result<String> {
+        self.private.authority()
+    }
+
+    /// An authority that knows nothing of the private registry.
+    pub(crate) fn other_authority(&self) -> Result<String> {
+        self.other.authority()
+    }
+
+    /// The small image by its digest.
+    pub(crate) fn pinned_image(&self) -> Result<String> {
+        let digest = self.open.digest_of("hello", "1")?;
+        Ok(format!("{}/hello@{digest}", self.open.address()))
+    }
+
+    /// An image by a digest that its registry has something else for.
+    pub(crate) fn tampered_image(&self) -> Result<String> {
+        let digest = self.tampered_digest.get().context("the registries are not filled")?;
+        Ok(format!("{}/hello@{digest}", self.tampered.address()))
     }
 
     /// An image whose pull is cut in mid-stream, always.
@@ -105,6 +150,7 @@ impl Stage {
                 registries.open.address(),
                 registries.protected.address(),
                 registries.flaky.address(),
+                registries.tampered.address(),
             ];
             let engine = Engine::start(kind, &plain)?;
             let tar = image::root_file_system(0)?;
@@ -124,7 +170,9 @@ impl Stage {
             let large = image::root_file_system(LARGE_IMAGE_BYTES)?;
             for (name, tar) in [
                 (registries.hello_image(), hello.clone()),
-                (registries.protected_image(), hello),
+                (registries.protected_image(), hello.clone()),
+                (registries.private_image(), hello.clone()),
+                (format!("{}/hello:1", registries.tampered.address()), hello),
                 (registries.large_image(), large),
             ] {
                 docker.import(&name, tar)?;
@@ -132,6 +180,9 @@ impl Stage {
                 // What is there already would not be pulled.
                 docker.remove_image(&name)?;
             }
+            let digest = registries.tampered.digest_of("hello", "1")?;
+            registries.tampered.tamper_with(&digest)?;
+            let _first = registries.tampered_digest.set(digest);
             *filled = true;
         }
         Ok(registries)
@@ -153,6 +204,12 @@ impl Stage {
     fn registries(&self) -> Result<Arc<Registries>> {
         get_or_make(&self.registries, Registries::start)
     }
+}
+
+/// An address of the loopback that nobody listens at now.
+pub(crate) fn free_address() -> Result<String> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    Ok(listener.local_addr()?.to_string())
 }
 
 fn get_or_make<T>(

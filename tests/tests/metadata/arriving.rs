@@ -1,9 +1,12 @@
 //! Signals arrive whole and once, whatever the way does to them.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::neutron::{Kind, METADATA, Pace, enter, exchange, instance_id};
+use e2e::wait;
 use serde_json::{Value, json};
 use signal_protocol::frame::{BootId, Form, Frame, MessageId, Receipt, split};
 use signal_protocol::message::{Destination, Message};
@@ -23,6 +26,7 @@ pub(crate) fn scenes() -> Vec<Scene> {
         ("the_agents_signals_of_every_size_arrive_whole_by_ovns_agent", |set| {
             sizes(set, Kind::Ovn)
         }),
+        ("an_instance_without_ipv4_signals_by_the_address_of_ipv6", by_ipv6),
         ("a_request_that_comes_in_pieces_is_whole_or_not_acknowledged", pieces),
         ("ten_thousand_signals_over_a_bad_way_arrive_once_each", ten_thousand),
     ]
@@ -59,7 +63,30 @@ fn sizes(set: &Set, kind: Kind) -> Result<()> {
     Ok(())
 }
 
-fn put(target: &str, body: &str) -> String {
+/// No address and no route of IPv4: Neutron's proxy answers on the link, too, and knows the instance by
+/// the hardware address in the one of IPv6.
+fn by_ipv6(set: &Set) -> Result<()> {
+    let (mut command, _directory) =
+        agent(set, Kind::Debian, 25, &["signal", "--id", "six", "--timeout", "60"])?;
+    let namespace = set.lab.own_namespace(Kind::Debian, 25)?;
+    let flushed = Command::new("ip")
+        .args(["-n", &namespace, "-4", "address", "flush", "dev", "eth0"])
+        .status()?;
+    ensure!(flushed.success(), "the address of IPv4 was not removed");
+    // The kernel uses an address when it has seen that nobody else has it.
+    wait::until("the address of IPv6", Duration::from_secs(30), || {
+        let shown = Command::new("ip").args(["-n", &namespace, "-6", "address"]).output()?;
+        Ok((!String::from_utf8_lossy(&shown.stdout).contains("tentative")).then_some(()))
+    })?;
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {said}", output.status);
+    let view = set.gateway.instance(&instance_id(25))?;
+    ensure!(view["state"] == "complete" && view["signals"][0]["id"] == "six", "{view:#}");
+    Ok(())
+}
+
+pub(crate) fn put(target: &str, body: &str) -> String {
     format!(
         "PUT {target} HTTP/1.1\r\nHost: 169.254.169.254\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()

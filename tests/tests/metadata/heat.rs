@@ -12,6 +12,8 @@ use e2e::programs;
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::arriving::put;
+
 /// How long a stack may take from its last signal to its end, on busy cores.
 const END_LIMIT: Duration = Duration::from_secs(120);
 
@@ -25,7 +27,8 @@ pub(crate) fn stacks_complete() -> Result<()> {
     let transports = ["TEMP_URL_SIGNAL", "CFN_SIGNAL", "TOKEN_SIGNAL", "HEAT_SIGNAL"];
     let mut stacks = Vec::new();
     for transport in transports {
-        stacks.push((transport, stack(&user, transport)?));
+        let name = transport.to_lowercase().replace('_', "-");
+        stacks.push((transport, stack(&user, transport, &name)?));
     }
     for (index, (transport, stack)) in stacks.iter().enumerate() {
         let play = || -> Result<()> {
@@ -41,10 +44,32 @@ pub(crate) fn stacks_complete() -> Result<()> {
             error.context(format!("{transport}{}{}", heat.last_words(), relay.last_words()))
         })?;
     }
-    Ok(())
+    as_it_is(&neutron, &heat, &user).map_err(|error| {
+        error.context(format!("URL as it is{}{}", heat.last_words(), relay.last_words()))
+    })
 }
 
-fn stack(user: &User, transport: &str) -> Result<Stack> {
+/// With one line in heat.conf Heat itself makes URLs with the metadata address: cfn-signal and scripts in
+/// images use them as they are.
+fn as_it_is(neutron: &Lab, heat: &HeatLab, user: &User) -> Result<()> {
+    heat.knob(&["forward", "http://169.254.169.254"])?;
+    let stack = stack(user, "CFN_SIGNAL", "as-it-is")?;
+    stack.reached("wait")?;
+    let url = stack.alarm_url("signal")?;
+    let target = url.strip_prefix("http://169.254.169.254").unwrap_or(&url);
+    ensure!(target.starts_with("/v1/waitcondition/"), "Heat has made {url}");
+    for (kind, body) in [
+        (Kind::Ovs, r#"{"id": "a", "data": 1}"#),
+        (Kind::Debian, r#"{"id": "b", "data": {"n": 2}}"#),
+    ] {
+        let (status, answer) = neutron.ask(kind, 5, &put(target, body), Pace::Whole)?;
+        ensure!(status == 200, "{kind:?}: {status} {answer}");
+    }
+    stack.completed(END_LIMIT)?;
+    stack.delete()
+}
+
+fn stack(user: &User, transport: &str, name: &str) -> Result<Stack> {
     let template = format!(
         "heat_template_version: 2018-08-31
 resources:
@@ -62,14 +87,13 @@ outputs:
 ",
         count = 2,
     );
-    let name = format!("isolated-{}", transport.to_lowercase().replace('_', "-"));
-    user.create_stack(&name, &template, &json!({}))
+    user.create_stack(&format!("isolated-{name}"), &template, &json!({}))
 }
 
-/// As a script with curl does it where there is no agent: the URL with the host replaced. Where the host
-/// is signed or a token is needed this cannot be, and the agent sends both signals.
+/// As a script with curl does it where there is no agent: the URL with the host replaced. Where a token
+/// is needed this cannot be, and the agent sends both signals.
 fn by_hand(neutron: &Lab, transport: &str, stack: &Stack) -> Result<()> {
-    let is_possible = transport == "TEMP_URL_SIGNAL";
+    let is_possible = matches!(transport, "TEMP_URL_SIGNAL" | "CFN_SIGNAL");
     let body = r#"{"id": "a", "data": 1}"#;
     if !is_possible {
         return signal(neutron, transport, stack, 11, "a", "1");
@@ -77,11 +101,7 @@ fn by_hand(neutron: &Lab, transport: &str, stack: &Stack) -> Result<()> {
     let url = stack.alarm_url("signal")?;
     let rest = url.splitn(4, '/').nth(3).unwrap_or_default();
     for kind in Kind::ALL {
-        let request = format!(
-            "PUT /{rest} HTTP/1.1\r\nHost: 169.254.169.254\r\nConnection: close\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
+        let request = put(&format!("/{rest}"), body);
         // Three times the same signal, by three agents.
         let (status, answer) = neutron.ask(kind, 5, &request, Pace::Whole)?;
         ensure!(status == 200, "{kind:?}: {status} {answer}");

@@ -1,11 +1,13 @@
 //! The scenes of an instance whose only way out is the metadata address, on the real Neutron and Nova.
 //!
-//! All scenes share one stood-up path (see `tests/neutron`) and one relay, so each has instances of its
-//! own: the last byte of an instance's address is used by one scene only.
+//! Most share one stood-up path (see `tests/neutron`) and one relay, so each has instances of its own:
+//! the last byte of an instance's address is used by one scene only.
 
 mod arriving;
+mod guide;
 mod heat;
 mod knowing;
+mod outages;
 mod passing;
 
 use std::process::ExitCode;
@@ -52,6 +54,9 @@ impl Set {
 /// A scene and its name.
 pub(crate) type Scene = (&'static str, fn(&Set) -> Result<()>);
 
+/// Likewise, with a path of its own.
+type SceneAlone = (&'static str, fn() -> Result<()>);
+
 fn main() -> ExitCode {
     // A second installation, by whoever, is no harm.
     let _already_installed = rustls::crypto::ring::default_provider().install_default();
@@ -59,9 +64,13 @@ fn main() -> ExitCode {
     // They wait more than they work, but Neutron's agents are slow.
     arguments.test_threads.get_or_insert(6);
     let stage = Arc::new(Stage::default());
-    let scenes = [knowing::scenes(), arriving::scenes(), passing::scenes()];
-    let alone = Trial::test("heats_stacks_complete_from_an_isolated_network", || {
-        heat::stacks_complete().map_err(|error| Failed::from(format!("{error:#}")))
+    let scenes = [knowing::scenes(), arriving::scenes(), passing::scenes(), outages::scenes()];
+    let alone: [SceneAlone; 2] = [
+        ("heats_stacks_complete_from_an_isolated_network", heat::stacks_complete),
+        ("every_command_of_the_page_works_and_the_agent_stays_below_neutrons_limit", guide::play),
+    ];
+    let alone = alone.map(|(name, play)| {
+        Trial::test(name, move || play().map_err(|error| Failed::from(format!("{error:#}"))))
     });
     let trials = scenes.into_iter().flatten().map(|(name, play)| {
         let stage = stage.clone();
@@ -70,6 +79,6 @@ fn main() -> ExitCode {
             played.map_err(|error| Failed::from(format!("{error:#}")))
         })
     });
-    let conclusion = libtest_mimic::run(&arguments, trials.chain([alone]).collect());
+    let conclusion = libtest_mimic::run(&arguments, trials.chain(alone).collect());
     conclusion.exit_code()
 }

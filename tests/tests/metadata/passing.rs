@@ -17,10 +17,14 @@ pub(crate) fn scenes() -> Vec<Scene> {
     ]
 }
 
-/// An answer without what differs from one time to the next.
 fn answer(set: &Set, server: &str, request: &str) -> Result<String> {
+    answer_of(set.lab.fact(server)?, request)
+}
+
+/// An answer without what differs from one time to the next.
+pub(crate) fn answer_of(address: &str, request: &str) -> Result<String> {
     let source = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    let answer = exchange_raw(source, set.lab.fact(server)?.parse()?, request, Pace::Whole)?;
+    let answer = exchange_raw(source, address.parse()?, request, Pace::Whole)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("no head")?;
     let (status, headers) = head.split_once("\r\n").context("no headers")?;
     // Nova's test server speaks HTTP/1.0; which version is spoken is each connection's own affair.
@@ -51,7 +55,7 @@ fn compare(set: &Set, request: &str) -> Result<String> {
     Ok(direct)
 }
 
-fn get(set: &Set, path: &str) -> Result<String> {
+pub(crate) fn get(set: &Set, path: &str) -> Result<String> {
     let headers = set.lab.signed_headers(&instance_id(5))?;
     Ok(format!("GET {path} HTTP/1.1\r\nHost: nova\r\n{headers}Connection: close\r\n\r\n"))
 }

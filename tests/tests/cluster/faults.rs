@@ -1,0 +1,232 @@
+//! Three relays, three members of etcd, and what can go wrong with each while signals come in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use e2e::etcd::{Etcd, Place};
+use e2e::lan::Lan;
+use e2e::relay::{Handle, Relay};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::load::Load;
+
+const N_RELAYS: usize = 3;
+const N_MEMBERS: usize = 3;
+const N_HANDLES: usize = 18;
+const N_SENDERS: usize = 6;
+
+/// Relays on one etcd, and where they keep their own files.
+pub(crate) struct Fleet {
+    pub(crate) relays: Vec<Option<Relay>>,
+    pub(crate) addresses: Vec<String>,
+    directories: Vec<TempDir>,
+    store: String,
+}
+
+impl Fleet {
+    pub(crate) fn start(etcd: &Etcd, n_relays: usize) -> Result<Fleet> {
+        let mut fleet = Fleet {
+            relays: Vec::new(),
+            addresses: Vec::new(),
+            directories: Vec::new(),
+            store: etcd.url(),
+        };
+        for _ in 0..n_relays {
+            let directory = TempDir::new()?;
+            let flags = ["--store", &fleet.store];
+            let relay = Relay::start_with(directory.path(), "127.0.0.1:0", &flags)?;
+            fleet.addresses.push(relay.address().to_owned());
+            fleet.relays.push(Some(relay));
+            fleet.directories.push(directory);
+        }
+        Ok(fleet)
+    }
+
+    pub(crate) fn relay(&self, index: usize) -> Result<&Relay> {
+        self.relays[index].as_ref().context("the relay does not run")
+    }
+
+    fn kill(&mut self, index: usize) -> Result<()> {
+        self.relays[index].take().context("the relay does not run")?.kill()
+    }
+
+    fn restart(&mut self, index: usize) -> Result<()> {
+        let flags = ["--store", &self.store];
+        let path = self.directories[index].path();
+        self.relays[index] = Some(Relay::start_with(path, &self.addresses[index], &flags)?);
+        Ok(())
+    }
+}
+
+/// What breaks, and how it is mended.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    KillRelay,
+    StopRelay,
+    KillFollower,
+    KillLeader,
+    StopFollower,
+    StopLeader,
+    CutOffFollower,
+    CutOffLeader,
+    CutOffLeaderFromMembersOnly,
+}
+
+const FAULTS: [Fault; 9] = [
+    Fault::KillRelay,
+    Fault::StopRelay,
+    Fault::KillFollower,
+    Fault::KillLeader,
+    Fault::StopFollower,
+    Fault::StopLeader,
+    Fault::CutOffFollower,
+    Fault::CutOffLeader,
+    Fault::CutOffLeaderFromMembersOnly,
+];
+
+pub(crate) fn whatever_dies() -> Result<()> {
+    // A thread of its own, as it moves into a network of its own for good.
+    let scene = thread::spawn(in_a_network_of_its_own);
+    scene.join().map_err(|_| anyhow!("the scene panicked"))?
+}
+
+struct World {
+    lan: Lan,
+    etcd: Etcd,
+    fleet: Fleet,
+}
+
+fn in_a_network_of_its_own() -> Result<()> {
+    let lan = Lan::enter(N_MEMBERS)?;
+    let places: Vec<Place> = (0..N_MEMBERS)
+        .map(|index| Place::Namespace {
+            name: lan.name(index).to_owned(),
+            address: lan.address(index),
+        })
+        .collect();
+    let etcd = Etcd::start(&places)?;
+    let fleet = Fleet::start(&etcd, N_RELAYS)?;
+    let mut world = World { lan, etcd, fleet };
+    let outcome = play(&mut world);
+    outcome.with_context(|| world.last_words())
+}
+
+fn play(world: &mut World) -> Result<()> {
+    let maker = world.fleet.relay(0)?;
+    let make = |count: usize| -> Result<Vec<Handle>> {
+        (0..count).map(|_| maker.create_handle(1000, Duration::from_secs(600))).collect()
+    };
+    let (handles, watched) = (make(N_HANDLES)?, make(N_RELAYS)?);
+    let load = Load::start(&world.fleet.addresses, &handles, &watched, N_SENDERS)?;
+    load.gets_on()?;
+    for fault in FAULTS {
+        let begin = Instant::now();
+        let mend = world.break_with(fault).with_context(|| format!("at {fault:?}"))?;
+        load.gets_on().with_context(|| format!("after {fault:?}"))?;
+        mend(world)?;
+        load.gets_on().with_context(|| format!("after the end of {fault:?}"))?;
+        let blind = load.blind_since(begin, N_HANDLES);
+        eprintln!(
+            "    {fault:?}: senders blind for at most {:.2} s, watchers for {:.2} s",
+            blind.senders.as_secs_f32(),
+            blind.watchers.as_secs_f32()
+        );
+    }
+    let acknowledged = load.end()?;
+    let all: Vec<&Handle> = handles.iter().chain(&watched).collect();
+    let relays: Vec<&Relay> = world.fleet.relays.iter().flatten().collect();
+    nothing_lost_or_doubled(&all, &acknowledged, &relays)
+}
+
+/// Looks at each handle, at one relay after the other.
+pub(crate) fn nothing_lost_or_doubled(
+    handles: &[&Handle],
+    acknowledged: &BTreeMap<usize, BTreeSet<String>>,
+    relays: &[&Relay],
+) -> Result<()> {
+    let (mut n_acknowledged, mut n_stored) = (0, 0);
+    for (index, handle) in handles.iter().enumerate() {
+        let relay = relays[index % relays.len()];
+        let view = relay.poll(&at(handle, relay))?;
+        let signals = view["signals"].as_array().context("no signals")?;
+        let id = |signal: &Value| signal["id"].as_str().unwrap_or_default().to_owned();
+        let stored: BTreeSet<String> = signals.iter().map(id).collect();
+        let expected = acknowledged.get(&index).cloned().unwrap_or_default();
+        let lost: Vec<_> = expected.difference(&stored).collect();
+        ensure!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+        // A handle begins with version 1. Every signal that is stored counts one up; one that only repeats
+        // another does not.
+        let version = view["version"].as_u64().context("no version")?;
+        ensure!(version == stored.len() as u64 + 1, "version {version}, {} signals", stored.len());
+        n_acknowledged += expected.len();
+        n_stored += stored.len();
+    }
+    eprintln!("    {n_acknowledged} signals were acknowledged, {n_stored} are stored, none twice");
+    Ok(())
+}
+
+/// The same handle, asked for at this relay.
+fn at(handle: &Handle, relay: &Relay) -> Handle {
+    let move_to = |url: &str| {
+        let path = url.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
+        format!("{}/{}", relay.public, path.map_or("", |(_, path)| path))
+    };
+    Handle {
+        id: handle.id.clone(),
+        signal_url: move_to(&handle.signal_url),
+        poll_url: move_to(&handle.poll_url),
+    }
+}
+
+type Mend = Box<dyn FnOnce(&mut World) -> Result<()>>;
+
+impl World {
+    fn break_with(&mut self, fault: Fault) -> Result<Mend> {
+        let leader = self.etcd.leader()?;
+        let follower = (leader + 1) % N_MEMBERS;
+        Ok(match fault {
+            Fault::KillRelay => {
+                self.fleet.kill(0)?;
+                Box::new(|world| world.fleet.restart(0))
+            }
+            Fault::StopRelay => {
+                self.fleet.relay(1)?.signal(Signal::SIGSTOP)?;
+                Box::new(|world| world.fleet.relay(1)?.signal(Signal::SIGCONT))
+            }
+            Fault::KillFollower => self.kill_member(follower)?,
+            Fault::KillLeader => self.kill_member(leader)?,
+            Fault::StopFollower => self.stop_member(follower)?,
+            Fault::StopLeader => self.stop_member(leader)?,
+            Fault::CutOffFollower => self.cut_off(follower)?,
+            Fault::CutOffLeader => self.cut_off(leader)?,
+            Fault::CutOffLeaderFromMembersOnly => {
+                self.lan.cut_off_from_hosts(leader)?;
+                Box::new(move |world| world.lan.heal(leader))
+            }
+        })
+    }
+
+    fn kill_member(&mut self, index: usize) -> Result<Mend> {
+        self.etcd.kill(index)?;
+        Ok(Box::new(move |world| world.etcd.start_member(index)))
+    }
+
+    fn stop_member(&mut self, index: usize) -> Result<Mend> {
+        self.etcd.signal(index, Signal::SIGSTOP)?;
+        Ok(Box::new(move |world| world.etcd.signal(index, Signal::SIGCONT)))
+    }
+
+    fn cut_off(&mut self, index: usize) -> Result<Mend> {
+        self.lan.cut_off(index)?;
+        Ok(Box::new(move |world| world.lan.heal(index)))
+    }
+
+    fn last_words(&self) -> String {
+        let relays = self.fleet.relays.iter().flatten().map(Relay::last_words);
+        relays.chain([self.etcd.last_words()]).collect()
+    }
+}
