@@ -2,7 +2,7 @@
 //!
 //! The processor is emulated, so that the scenes run wherever the other tests run; a boot to the
 //! container's signal takes some 25 s on a quiet machine. A machine has two serial lines: the console,
-//! kept in a file as a cloud keeps it, and one with a shell on it ([`shell`]), through which a scene
+//! kept in a file as a cloud keeps it, and one with a shell on it (`shell`), through which a scene
 //! looks inside. Its disk is a layer over the image's, so it can be changed, copied and thrown away.
 
 mod shell;
