@@ -273,6 +273,11 @@ mod tests {
         check("heliograph-agent logs web --follow --tail 10", true);
         check("heliograph-agent snapshot web --to registry r.example/web:1", true);
         check("heliograph-agent snapshot web --to file /tmp/web.tar", true);
+        check("heliograph-agent snapshot web --to glance web --auth-url u --token-file t", true);
+        let credential = "--auth-url u --application-credential-id i";
+        let to_glance = format!("heliograph-agent snapshot web --to glance web {credential}");
+        check(&format!("{to_glance} --secret-file s"), true);
+        check(&to_glance, false);
         check("heliograph-agent snapshot web", false);
         check("heliograph-agent stop --engine unix:///e", true);
         check("heliograph-agent terminate --volumes", true);

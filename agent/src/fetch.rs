@@ -17,7 +17,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use reqwest::header::{ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE};
-use reqwest::{Certificate, Client, Response, StatusCode, redirect};
+use reqwest::{Certificate, Client, ClientBuilder, Response, StatusCode, redirect};
 use tokio::fs::{File, OpenOptions};
 use tokio::io::AsyncWriteExt;
 use url::{Host, Url};
@@ -29,7 +29,7 @@ use crate::retry::Schedule;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A server that sends nothing for so long has gone away.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Object stores redirect once or twice.
 const MAX_REDIRECTS: usize = 5;
@@ -96,9 +96,21 @@ impl FetchError {
 /// A client for one URL's server. Made anew for each, because trust differs from one to the next
 /// and a boot asks a handful.
 pub(crate) fn client(url: &Url, trust: &Trust) -> Result<Client, FetchError> {
+    built(builder(url, trust)?.read_timeout(SILENCE_TIMEOUT))
+}
+
+/// A client for a server that is silent while it takes a long body: each request has its own limit.
+pub(crate) fn upload_client(url: &Url, trust: &Trust) -> Result<Client, FetchError> {
+    built(builder(url, trust)?)
+}
+
+fn built(builder: ClientBuilder) -> Result<Client, FetchError> {
+    builder.build().map_err(|source| FetchError::Client { source: source.into() })
+}
+
+fn builder(url: &Url, trust: &Trust) -> Result<ClientBuilder, FetchError> {
     let mut builder = Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(SILENCE_TIMEOUT)
         .redirect(redirect::Policy::limited(MAX_REDIRECTS))
         .referer(false)
         .http1_only();
@@ -118,7 +130,7 @@ pub(crate) fn client(url: &Url, trust: &Trust) -> Result<Client, FetchError> {
         builder =
             builder.tls_certs_merge(certificates).tls_danger_accept_invalid_certs(trust.insecure);
     }
-    builder.build().map_err(|source| FetchError::Client { source: source.into() })
+    Ok(builder)
 }
 
 /// A client for plain HTTP has no certificates to follow a redirect to HTTPS with.

@@ -18,6 +18,7 @@ pub mod volume;
 
 mod bundle;
 mod mirror;
+mod origin;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use crate::engine::{Credentials, Engine, EngineError, Image, PullRequest};
 use crate::fetch::Trust;
 use crate::image::manifest::Platform;
 use crate::image::mirror::Candidate;
+use crate::image::origin::Origins;
 use crate::image::registry::{RegistryError, Repository};
 use crate::image::source::SourceError;
 use crate::plan::{
@@ -48,6 +50,8 @@ pub struct Images {
     glance: Option<GlanceAccess>,
     /// For what is fetched before the engine has it. Nothing in it is needed after a boot.
     directory: PathBuf,
+    /// Beside that directory, and kept.
+    origins: Origins,
 }
 
 /// An image that the engine has now.
@@ -156,6 +160,7 @@ impl Images {
             registries: plan.registries.clone(),
             authorities: [authorities, &plan.certificate_authorities].concat(),
             glance: plan.glance.clone(),
+            origins: Origins::new(directory.with_file_name("archives")),
             directory,
         }
     }
@@ -167,9 +172,15 @@ impl Images {
         container: &ContainerPlan,
         report: &Report<'_>,
     ) -> Result<Provided, ImageError> {
-        if container.pull != PullPolicy::Always
-            && let Some(provided) = self.local(&container.image).await?
-        {
+        let is_wanted = match container.pull {
+            PullPolicy::Always => false,
+            PullPolicy::Never => true,
+            PullPolicy::Missing => {
+                let is_other = self.origins.is_other(&container.image, &container.source);
+                !is_other.map_err(ImageError::Directory)?
+            }
+        };
+        if is_wanted && let Some(provided) = self.local(&container.image).await? {
             return Ok(provided);
         }
         if container.pull == PullPolicy::Never {
@@ -218,12 +229,15 @@ impl Images {
         container: &ContainerPlan,
         report: &Report<'_>,
     ) -> Result<Provided, ImageError> {
-        match &container.source {
+        let (image, source) = (&container.image, &container.source);
+        self.origins.begin(image, source).map_err(ImageError::Directory)?;
+        match source {
             ImageSource::Registry => self.pull_from_anywhere(container, report).await?,
             ImageSource::Archive { location, sha256 } => {
                 self.load_archive(container, location, sha256.as_deref(), report).await?;
             }
         }
+        self.origins.end(image, source).map_err(ImageError::Directory)?;
         // An engine that says nothing of a failure may have failed.
         self.local(&container.image).await?.ok_or_else(|| {
             ImageError::Engine(EngineError::Pull {

@@ -132,6 +132,11 @@ impl Instance {
         })
     }
 
+    /// For commands that read it anew.
+    pub fn user_data_file(&self) -> PathBuf {
+        self.directory.path().join("user-data")
+    }
+
     pub fn state_directory(&self) -> PathBuf {
         self.directory.path().join("state")
     }

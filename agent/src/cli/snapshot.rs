@@ -19,9 +19,12 @@ use crate::config::Config;
 use crate::durable;
 use crate::engine::{Credentials, Engine, EngineError, ImageArchive, ListedContainer};
 use crate::error::{AgentError, Exit};
-use crate::plan::ImageReference;
+use crate::fetch::Trust;
+use crate::image::glance::GlanceError;
+use crate::image::glance::upload::upload;
+use crate::plan::{GlanceAccess, ImageReference};
 
-/// A password has a line; a larger file is some other file.
+/// A password, a secret or a token has a line; a larger file is some other file.
 const MAX_PASSWORD_FILE_BYTES: u64 = 4096;
 
 /// Nobody but its owner reads an image that may hold secrets.
@@ -32,7 +35,7 @@ const FILE_MODE: u32 = 0o600;
 pub struct SnapshotArguments {
     /// The service
     name: String,
-    /// `registry IMAGE` or `file PATH`
+    /// `registry IMAGE`, `file PATH` or `glance NAME`
     #[arg(long, num_args = 2, required = true, value_names = ["KIND", "TARGET"])]
     to: Vec<String>,
     /// Who pushes to the registry
@@ -41,16 +44,45 @@ pub struct SnapshotArguments {
     /// A file that holds that user's password
     #[arg(long, requires = "username", value_name = "FILE")]
     password_file: Option<PathBuf>,
+    #[command(flatten)]
+    glance: GlanceArguments,
+}
+
+/// Who puts the image into Glance.
+#[derive(Debug, clap::Args)]
+struct GlanceArguments {
+    /// Keystone's address, for `glance`
+    #[arg(long, value_name = "URL")]
+    auth_url: Option<String>,
+    /// A file that holds a token
+    #[arg(long, value_name = "FILE", conflicts_with = "application_credential_id")]
+    token_file: Option<PathBuf>,
+    /// An application credential, in the place of a token
+    #[arg(long, value_name = "ID", requires = "secret_file")]
+    application_credential_id: Option<String>,
+    /// A file that holds the application credential's secret
+    #[arg(long, value_name = "FILE", requires = "application_credential_id")]
+    secret_file: Option<PathBuf>,
+    /// The region of Glance
+    #[arg(long)]
+    region: Option<String>,
 }
 
 /// Why there is no snapshot.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    #[error("snapshots go `--to registry IMAGE` or `--to file PATH`; to Glance they cannot go yet")]
+    #[error("snapshots go `--to registry IMAGE`, `--to file PATH` or `--to glance NAME`")]
     Kind,
+    #[error(
+        "snapshots go to Glance with --auth-url (http or https) and either --token-file or \
+         --application-credential-id with --secret-file"
+    )]
+    GlanceAccess,
+    #[error("image was not put into Glance")]
+    Glance(#[source] GlanceError),
     #[error("name of the image cannot be used")]
     Name(#[source] crate::userdata::image::ImageReferenceError),
-    #[error("password file {} cannot be read", path.display())]
+    #[error("file {} with a password, secret or token cannot be read", path.display())]
     Password { path: PathBuf, source: io::Error },
     #[error("archive {} cannot be written", path.display())]
     Write { path: PathBuf, source: io::Error },
@@ -60,20 +92,26 @@ pub(super) async fn snapshot(
     config: &Config,
     arguments: &SnapshotArguments,
 ) -> Result<Exit, AgentError> {
-    let (kind, target) = match arguments.to.as_slice() {
-        [kind, target] if kind == "registry" || kind == "file" => (kind.as_str(), target),
-        _ => return Err(AgentError::Snapshot(SnapshotError::Kind)),
+    let [kind, target] = arguments.to.as_slice() else {
+        return Err(AgentError::Snapshot(SnapshotError::Kind));
     };
+    if !matches!(kind.as_str(), "registry" | "file" | "glance") {
+        return Err(AgentError::Snapshot(SnapshotError::Kind));
+    }
     let engine = engines::connect(&config.engine_sockets).await?;
     let containers = standing::containers(&engine).await?;
     let container = containers.into_iter().find(|one| standing::service_of(one) == arguments.name);
     let Some(container) = container else {
         return Err(AgentError::NoSuchService { service: arguments.name.clone() });
     };
-    if kind == "registry" {
-        to_registry(&engine, &container, target, arguments).await?;
-    } else {
-        to_file(&engine, &container, Path::new(target)).await?;
+    match kind.as_str() {
+        "registry" => to_registry(&engine, &container, target, arguments).await?,
+        "glance" => {
+            let access = access(&arguments.glance).map_err(AgentError::Snapshot)?;
+            let trust = Trust { authorities: config.authorities.clone(), insecure: false };
+            to_glance(&engine, &container, target, &access, &trust).await?;
+        }
+        _ => to_file(&engine, &container, Path::new(target)).await?,
     }
     Ok(Exit::Success)
 }
@@ -101,12 +139,7 @@ async fn to_file(
     container: &ListedContainer,
     path: &Path,
 ) -> Result<(), AgentError> {
-    let name = ImageReference {
-        registry: None,
-        repository: format!("heliograph-snapshot/{}", standing::service_of(container)),
-        tag: Some("latest".to_owned()),
-        digest: None,
-    };
+    let name = name_in_archive(container);
     engine.commit(&container.id, &name).await.map_err(failed)?;
     let archive = engine.save(&name).await;
     let written = match archive {
@@ -118,6 +151,40 @@ async fn to_file(
     drop(engine.remove_image(&name).await);
     print(&format!("wrote {} ({} MB), which holds {name}", path.display(), written? / 1_000_000));
     Ok(())
+}
+
+async fn to_glance(
+    engine: &Arc<dyn Engine>,
+    container: &ListedContainer,
+    target: &str,
+    access: &GlanceAccess,
+    trust: &Trust,
+) -> Result<(), AgentError> {
+    let name = name_in_archive(container);
+    engine.commit(&container.id, &name).await.map_err(failed)?;
+    let archive = engine.save(&name).await;
+    let uploaded = match archive {
+        Ok(archive) => upload(access, target, archive, trust).await.map_err(|error| {
+            AgentError::Snapshot(match error {
+                GlanceError::NoAccess => SnapshotError::GlanceAccess,
+                other => SnapshotError::Glance(other),
+            })
+        }),
+        Err(error) => Err(failed(error)),
+    };
+    drop(engine.remove_image(&name).await);
+    print(&format!("Glance has {target} as {}", uploaded?));
+    Ok(())
+}
+
+/// What an archive says that the image in it is called.
+fn name_in_archive(container: &ListedContainer) -> ImageReference {
+    ImageReference {
+        registry: None,
+        repository: format!("heliograph-snapshot/{}", standing::service_of(container)),
+        tag: Some("latest".to_owned()),
+        digest: None,
+    }
 }
 
 /// As a whole or not at all; answers how many bytes.
@@ -146,11 +213,31 @@ fn credentials(arguments: &SnapshotArguments) -> Result<Option<Credentials>, Sna
     let (Some(username), Some(path)) = (&arguments.username, &arguments.password_file) else {
         return Ok(None);
     };
-    let failed = |source| SnapshotError::Password { path: path.clone(), source };
+    Ok(Some(Credentials { username: username.clone(), password: line_of(path)? }))
+}
+
+fn access(arguments: &GlanceArguments) -> Result<GlanceAccess, SnapshotError> {
+    let secret = |path: &Option<PathBuf>| path.as_deref().map(line_of).transpose();
+    let access = GlanceAccess {
+        auth_url: arguments.auth_url.clone(),
+        endpoint: None,
+        token: secret(&arguments.token_file)?,
+        application_credential_id: arguments.application_credential_id.clone(),
+        application_credential_secret: secret(&arguments.secret_file)?,
+        region: arguments.region.clone(),
+    };
+    let is_somebody = access.token.is_some() || access.application_credential_secret.is_some();
+    if access.auth_url.is_none() || !is_somebody {
+        return Err(SnapshotError::GlanceAccess);
+    }
+    Ok(access)
+}
+
+fn line_of(path: &Path) -> Result<String, SnapshotError> {
+    let failed = |source| SnapshotError::Password { path: path.to_owned(), source };
     let content = durable::read(path, MAX_PASSWORD_FILE_BYTES).map_err(failed)?;
     let content = content.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-    let password = String::from_utf8_lossy(&content).trim_end_matches(['\r', '\n']).to_owned();
-    Ok(Some(Credentials { username: username.clone(), password }))
+    Ok(String::from_utf8_lossy(&content).trim_end_matches(['\r', '\n']).to_owned())
 }
 
 fn failed(source: EngineError) -> AgentError {

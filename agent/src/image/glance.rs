@@ -1,10 +1,12 @@
-//! Images out of OpenStack's image service.
+//! Images out of OpenStack's image service, and into it (`upload`).
 //!
 //! The Nova driver for Docker kept container images in Glance, as images of the container format
 //! `docker` whose data is an archive of `docker save`; so does this. Three requests: Keystone gives
 //! a token (or was asked before, and the document has it) and the catalog, the catalog says where
 //! Glance is, Glance says what the image's digest is. Then its data is a download like any other.
 //! API pages: Identity v3 "Authentication and token management", Image v2 "Images" and "Image data".
+
+pub(crate) mod upload;
 
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Client, RequestBuilder};
@@ -28,7 +30,7 @@ pub(crate) struct Located {
     pub(crate) digest: Option<Digest>,
 }
 
-/// Why Glance did not give an image.
+/// Why Glance did not give, or take, an image.
 #[derive(Debug, thiserror::Error)]
 pub enum GlanceError {
     #[error("document has no `glance` section with auth_url and a token or application credential")]
@@ -43,6 +45,13 @@ pub enum GlanceError {
     NoEndpoint { region: Option<String> },
     #[error("Glance cannot be asked")]
     Glance(#[source] FetchError),
+    #[error("Glance refuses the credential (status {status})")]
+    Denied { status: u16 },
+    /// A project's readers see its images and may not have their data.
+    #[error("Glance does not give the image's data to this credential (status {status})")]
+    Withheld { status: u16 },
+    #[error("Glance does not take the image")]
+    Upload(#[source] FetchError),
     #[error("Glance's answer cannot be read")]
     GlanceAnswer,
     #[error("Glance has no image with the id or name {image} that this credential may see")]
@@ -253,6 +262,7 @@ async fn ask<T: for<'de> Deserialize<'de>>(
     match response.status().as_u16() {
         200 => {}
         404 => return Ok(None),
+        status @ (401 | 403) => return Err(GlanceError::Denied { status }),
         status => return Err(GlanceError::Glance(FetchError::Refused { host, status })),
     }
     let body = read_bounded(response, &host, MAX_ANSWER_BYTES).await;

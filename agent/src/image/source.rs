@@ -142,7 +142,15 @@ impl Images {
                 let located = glance::locate(access, image, &trust).await;
                 let located = located.map_err(SourceError::Glance)?;
                 let digest = expected.as_ref().or(located.digest.as_ref());
-                self.download(&located.url, located.headers, digest, &trust, report).await?
+                let (url, headers) = (&located.url, located.headers);
+                let downloaded = self.download(url, headers, digest, &trust, report).await;
+                downloaded.map_err(|error| match error {
+                    SourceError::Fetch(FetchError::Refused {
+                        status: status @ (401 | 403),
+                        ..
+                    }) => SourceError::Glance(GlanceError::Withheld { status }),
+                    other => other,
+                })?
             }
             ArchiveLocation::Volume { path, .. } => {
                 let mounted = mounted.ok_or(SourceError::Interrupted)?;

@@ -9,8 +9,10 @@ mod cloud_init;
 mod crashing;
 mod devices;
 mod failing;
+mod forms;
 mod guard;
 mod life;
+mod looking;
 mod nested;
 mod properties;
 mod registries;
@@ -18,6 +20,7 @@ mod relaying;
 mod running;
 mod services;
 mod stage;
+mod stored;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -51,6 +54,9 @@ fn main() -> ExitCode {
         archives::scenes(),
         cloud_init::scenes(),
         services::scenes(),
+        forms::scenes(),
+        looking::scenes(),
+        stored::scenes(),
     ];
     let trials = scenes.into_iter().flatten().map(|scene| trial(scene, &stage)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);

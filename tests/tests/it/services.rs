@@ -26,6 +26,9 @@ pub(crate) fn scenes() -> Vec<Scene> {
         Scene::new("services::docker::one_that_fails_stops_the_rest", |stage| {
             one_that_fails_stops_the_rest(stage, Kind::Docker)
         }),
+        Scene::new("services::docker::healthy_ones_and_optional_ones", |stage| {
+            healthy_ones_and_optional_ones(stage, Kind::Docker)
+        }),
     ];
     for kind in [Kind::Docker, Kind::Podman] {
         let name = kind.name();
@@ -165,6 +168,62 @@ outputs: [network_ip, logs_head, exit_code, container_id]",
         "a secret was left"
     );
     Ok(())
+}
+
+/// One waits for the health of another. What is only nice to have does not keep it from being started,
+/// but whoever waits hears that it failed.
+fn healthy_ones_and_optional_ones(stage: &Stage, kind: Kind) -> Result<()> {
+    let engine = stage.engine(kind)?;
+    let turn = engine.turn()?;
+    for (job, failure) in [("exit 0", None), ("exit 5", Some("service cache: "))] {
+        let waiting = Waiting::for_one()?;
+        let document = waiting.document("", &health_and_wishes(job));
+        let instance = Instance::new("healthy", &turn.engine.url(), &document)?;
+        let ran = instance.run()?;
+        ensure!(ran.status.success() == failure.is_none(), "{}{}", ran.console, ran.last_words);
+        // Without the health of the other it would have found nothing.
+        ensure!(ran.console.contains("\nweb | it is ready\n"), "{}", ran.console);
+
+        let waited = waiting.relay.wait(&waiting.handle, LIMIT)?;
+        if let Some(expect) = failure {
+            let reason = waited.view["reason"].as_str().context("no reason")?;
+            ensure!(reason.starts_with(expect) && reason.contains("exit code 5"), "{reason}");
+        } else {
+            ensure!(waited.exit_code == Some(0), "{waited:?}");
+        }
+        let containers = turn.engine.containers()?;
+        let n_running = containers.iter().filter(|one| one["State"] == "running").count();
+        ensure!(n_running == 2, "{n_running} are running: {containers:?}");
+        let terminated = instance.ask(&["terminate", "--volumes"])?;
+        ensure!(terminated.exit_code == Some(0), "{terminated:?}");
+    }
+    Ok(())
+}
+
+fn health_and_wishes(cache: &str) -> String {
+    format!(
+        "services:
+  web:
+    image: busybox
+    depends_on:
+      store: {{condition: service_healthy}}
+      cache: {{condition: service_completed_successfully, required: false}}
+    volumes: [\"health-data:/data:ro\"]
+    cmd: cat /data/ready; {idle}
+  store:
+    image: busybox
+    volumes: [\"health-data:/data\"]
+    healthcheck: {{test: [CMD, cat, /data/ready], interval: 500ms, timeout: 5s, retries: 60}}
+    cmd: sleep 1; echo it is ready > /data/ready; {idle}
+  cache:
+    image: busybox
+    restart: \"no\"
+    cmd: {cache}
+volumes:
+  health-data: {{}}
+outputs: [exit_code]",
+        idle = IDLE.trim_matches('"')
+    )
 }
 
 fn n_ours(engine: &Engine, path: &str) -> Result<usize> {
