@@ -33,6 +33,7 @@ test: test-deps ## Run every test: unit, integration, end to end, and the fuzz t
 test-deps: ## Install the packages that the tests need; starts and stops no service
 	@tests/setup/packages test
 	@tests/setup/packages heat
+	@tests/setup/packages glance
 
 lint: lint-deps ## Check format, clippy, documentation, licences and sources of dependencies
 	cargo fmt --all --check

@@ -15,7 +15,19 @@ export LC_ALL=C.UTF-8
 PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH
 
 # Every process that a lab can have, in the order in which they end.
-lab_processes=(heat-api-spare heat-api-cfn heat-api heat-engine keystone-brief keystone rabbit epmd)
+lab_processes=(glance-api heat-api-spare heat-api-cfn heat-api heat-engine keystone-brief keystone rabbit epmd)
+
+# fill FILE: a template with its @names@ replaced by settings.
+fill() {
+    local text name
+    text=$(<"$here/templates/$1")
+    for name in lab keystone_url keystone_port heat_url heat_port heat_spare_port cfn_url cfn_port rabbit_port \
+        glance_port admin_password demo_password other_password heat_password heat_domain_password \
+        relay_password glance_password; do
+        text=${text//"@$name@"/"${!name}"}
+    done
+    printf '%s\n' "$text"
+}
 
 load_lab() {
     lab=$1
@@ -142,6 +154,13 @@ start_process() {
         heat-api) start_heat_api; await heat-api "heat-api" answers "$heat_url/" ;;
         heat-api-cfn) start_heat_api_cfn; await heat-api-cfn "heat-api-cfn" answers "$cfn_url/" ;;
         heat-api-spare) start_heat_api_spare; await heat-api-spare "heat-api" answers "http://127.0.0.1:$heat_spare_port/" ;;
+        glance-api)
+            # shellcheck source=tests/heat/glance.sh
+            . "$here/glance.sh"
+            make_glance
+            start_glance_api
+            await glance-api "Glance" answers "$glance_url/"
+            ;;
         *) die "a lab has no process $1: it has ${lab_processes[*]}" ;;
     esac
 }

@@ -2,6 +2,7 @@
 
     seed.py DIR everything
     seed.py DIR object-store URL|none
+    seed.py DIR image-service
 
 Everything may be said twice. Plain HTTP in one process: the command line client takes more than a second
 for each of these forty steps.
@@ -105,6 +106,7 @@ def everything(keystone, settings):
             "heat_url": settings["heat_url"],
             "heat_spare_url": f"http://127.0.0.1:{settings['heat_spare_port']}",
             "cfn_url": settings["cfn_url"],
+            "glance_url": settings["glance_url"],
             "projects": projects,
             "passwords": {name: settings[f"{name}_password"] for name in ["admin", "demo", "other"]},
             "relay": {"username": "heliograph", "password": settings["relay_password"], "project": "service"},
@@ -122,6 +124,15 @@ def object_store(keystone, url):
         keystone.endpoint(service, interface, url.rstrip("/") + "/v1/AUTH_%(project_id)s")
 
 
+def image_service(keystone, settings):
+    glance = keystone.user("glance", settings["glance_password"])
+    role = keystone.ensure("role", {"name": "service"})
+    keystone.grant(f"projects/{keystone.project('service')}", glance, role)
+    service = keystone.ensure("service", {"name": "glance", "type": "image"}, type="image")
+    for interface in ["public", "internal", "admin"]:
+        keystone.endpoint(service, interface, settings["glance_url"])
+
+
 def main(lab, command, *arguments):
     with open(f"{lab}/settings") as file:
         settings = dict(word.split("=", 1) for word in shlex.split(file.read()))
@@ -131,6 +142,8 @@ def main(lab, command, *arguments):
         everything(keystone, settings)
     elif command == "object-store":
         object_store(keystone, *arguments)
+    elif command == "image-service":
+        image_service(keystone, settings)
     else:
         raise SystemExit(__doc__)
 

@@ -3,6 +3,7 @@
 //! A lab costs a quarter of a minute, so scenes share one. Requests are plain HTTP: the command line
 //! client takes more than a second for each.
 
+mod glance;
 mod relay;
 mod stack;
 
@@ -19,6 +20,7 @@ use reqwest::blocking::{Client, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub use crate::heat::glance::{ApplicationCredential, Glance};
 pub use crate::heat::relay::HeatRelay;
 pub use crate::heat::stack::{Stack, Status};
 use crate::process::Process;
@@ -51,6 +53,7 @@ pub struct Ran {
 /// Somebody who is logged in to a project.
 #[derive(Clone, Debug)]
 pub struct User {
+    pub id: String,
     pub token: String,
     pub project_id: String,
     client: Client,
@@ -120,10 +123,13 @@ impl Lab {
         let token =
             response.headers().get("x-subject-token").context("no token")?.to_str()?.to_owned();
         let answer: Value = response.json()?;
-        let project_id =
-            answer["token"]["project"]["id"].as_str().context("no project")?.to_owned();
+        let id_of = |what: &str| -> Result<String> {
+            let id = answer["token"][what]["id"].as_str();
+            Ok(id.with_context(|| format!("a token without {what}"))?.to_owned())
+        };
+        let (id, project_id) = (id_of("user")?, id_of("project")?);
         let heat_url = format!("{}/v1/{project_id}", self.fact("heat_url")?);
-        Ok(User { token, project_id, client: self.client.clone(), heat_url })
+        Ok(User { id, token, project_id, client: self.client.clone(), heat_url })
     }
 
     /// Whether Keystone still takes a token.
@@ -152,7 +158,7 @@ impl Lab {
     /// The end of each process's log, for the message of a failing scene.
     pub fn last_words(&self) -> String {
         let mut words = String::new();
-        for name in ["heat-engine", "heat-api", "heat-api-cfn", "keystone"] {
+        for name in ["heat-engine", "heat-api", "heat-api-cfn", "keystone", "glance-api"] {
             let log = fs::read(self.path().join(format!("log/{name}.log"))).unwrap_or_default();
             let log = String::from_utf8_lossy(&log);
             let lines: Vec<&str> = log.lines().rev().take(12).collect();

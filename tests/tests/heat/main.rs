@@ -9,6 +9,7 @@ mod bodies;
 mod cloudformation;
 mod encrypted;
 mod examples;
+mod glance;
 mod guide;
 mod many;
 mod outages;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         cloudformation::scenes(),
         encrypted::scenes(),
         examples::scenes(),
+        glance::scenes(),
         swift::scenes(),
         waiting::scenes(),
         bodies::scenes(),
