@@ -22,4 +22,4 @@ pub mod message;
 
 pub mod console;
 
-mod percent;
+pub mod percent;

@@ -161,8 +161,7 @@ pub enum SwiftPath {
 impl SwiftPath {
     /// Reads the path of a request line, percent-encoded and without its query.
     pub fn parse(path: &str) -> Result<SwiftPath, PathError> {
-        let decoded = percent::decode(path).ok_or(PathError::BadEncoding)?;
-        let decoded = String::from_utf8(decoded).map_err(|_| PathError::BadEncoding)?;
+        let decoded = percent::decode_text(path).ok_or(PathError::BadEncoding)?;
         let rest = decoded.strip_prefix("/v1/").ok_or(PathError::NotSwift)?;
 
         let (account, rest) = rest.split_once('/').unwrap_or((rest, ""));

@@ -1,7 +1,7 @@
 //! Percent-decoding (RFC 3986 §2.1), for paths and for queries.
 
 /// Decodes `%XX`. `None` where an escape is cut short or is not hexadecimal.
-pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
+pub fn decode(text: &str) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
@@ -16,9 +16,14 @@ pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
+/// Decodes `%XX` to a text. `None` also where what comes out is not UTF-8.
+pub fn decode_text(text: &str) -> Option<String> {
+    String::from_utf8(decode(text)?).ok()
+}
+
 /// Decodes one side of a `name=value` pair of a query, where `+` stands for a space.
 pub(crate) fn decode_query(text: &str) -> Option<String> {
-    String::from_utf8(decode(&text.replace('+', " "))?).ok()
+    decode_text(&text.replace('+', " "))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
+use signal_protocol::percent;
 
 /// The longest name that is taken, in bytes: that of Heat's database columns, four bytes to a character.
 const MAX_NAME_BYTES: usize = 255 * 4;
@@ -62,7 +63,7 @@ impl Target {
         } else {
             return Err(TargetError);
         };
-        let arn = decode(arn).ok_or(TargetError)?;
+        let arn = percent::decode_text(arn).ok_or(TargetError)?;
         let rest = arn.strip_prefix("arn:openstack:heat::").ok_or(TargetError)?;
         let (_tenant, rest) = rest.split_once(':').ok_or(TargetError)?;
         let segments: Vec<&str> = rest.split('/').collect();
@@ -91,7 +92,7 @@ impl Target {
 
 /// A name that crossed the wire. Whoever joins it to an address must not be led elsewhere by it.
 fn name(segment: &str) -> Result<String, TargetError> {
-    let name = decode(segment).ok_or(TargetError)?;
+    let name = percent::decode_text(segment).ok_or(TargetError)?;
     let is_plain = !name.is_empty()
         && name.len() <= MAX_NAME_BYTES
         && name != "."
@@ -99,22 +100,6 @@ fn name(segment: &str) -> Result<String, TargetError> {
         && !name.contains('/')
         && !name.chars().any(char::is_control);
     if is_plain { Ok(name) } else { Err(TargetError) }
-}
-
-/// Percent-decodes a text.
-pub(crate) fn decode(text: &str) -> Option<String> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            decoded.push(byte);
-            continue;
-        }
-        let high = char::from(bytes.next()?).to_digit(16)?;
-        let low = char::from(bytes.next()?).to_digit(16)?;
-        decoded.push(u8::try_from(high * 16 + low).ok()?);
-    }
-    String::from_utf8(decoded).ok()
 }
 
 /// Percent-encodes everything but the unreserved characters of RFC 3986.

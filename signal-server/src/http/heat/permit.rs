@@ -15,13 +15,14 @@ use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use signal_protocol::percent;
 use url::form_urlencoded;
 
 use crate::app::AppState;
 use crate::config::Secret;
 use crate::error::ApiError;
 use crate::forward::record::SignedRequest;
-use crate::forward::target::{CfnPath, Target, TargetError, decode};
+use crate::forward::target::{CfnPath, Target, TargetError};
 use crate::http::body::RequestBody;
 use crate::http::heat::configured;
 use crate::http::permit::TokenError;
@@ -91,7 +92,7 @@ impl FromRequest<AppState> for SignaturePermit {
         let uri = request.uri().clone();
         let (cfn_path, target) = Target::of_cfn_path(uri.path())?;
         let signature = Signature::of(&uri)?;
-        let path = decode(uri.path()).ok_or(TargetError)?;
+        let path = percent::decode_text(uri.path()).ok_or(TargetError)?;
         let path_and_query = uri.path_and_query().map_or(uri.path(), |whole| whole.as_str());
         if !heat.forwarder.takes_path(path_and_query) {
             return Err(TargetError.into());
