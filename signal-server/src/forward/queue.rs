@@ -79,6 +79,14 @@ struct Lane {
     due_at: Option<Instant>,
 }
 
+impl Lane {
+    /// Puts the next attempt off, for longer with each failure in a row.
+    fn back_off(&mut self, cut: f64, now: Instant) {
+        self.due_at = Some(now + pause(self.n_failures, cut));
+        self.n_failures = self.n_failures.saturating_add(1);
+    }
+}
+
 impl Queue {
     /// Keeps room for one more signal, which then is either added or given up.
     pub(crate) fn reserve(&mut self, target: &Target, n_bytes: u64) -> Result<(), QueueFull> {
@@ -176,9 +184,7 @@ impl Queue {
         let Some(lane) = self.lanes.get_mut(target) else {
             return;
         };
-        let pause = pause(lane.n_failures, cut);
-        lane.n_failures = lane.n_failures.saturating_add(1);
-        lane.due_at = Some(now + pause);
+        lane.back_off(cut, now);
         let Some(mut head) = lane.waiting.pop_front() else {
             return;
         };
@@ -211,9 +217,7 @@ impl Queue {
         let Some(lane) = self.lanes.get_mut(target) else {
             return;
         };
-        let pause = pause(lane.n_failures, cut);
-        lane.n_failures = lane.n_failures.saturating_add(1);
-        lane.due_at = Some(now + pause);
+        lane.back_off(cut, now);
         if let Some(head) = lane.waiting.front_mut() {
             head.end = Some((end, reason));
         }
