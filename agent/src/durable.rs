@@ -30,14 +30,13 @@ pub fn write_unsynced(path: &Path, content: &[u8]) -> io::Result<()> {
 
 fn write_temporary(path: &Path, content: &[u8]) -> io::Result<PathBuf> {
     let temporary = path.with_extension("tmp");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(FILE_MODE)
-        .open(&temporary)?;
-    file.write_all(content)?;
+    create(&temporary)?.write_all(content)?;
     Ok(temporary)
+}
+
+/// Opens an empty file that nobody but its owner reads.
+pub fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)
 }
 
 /// Removes the file durably. A file that is not there is removed already.
@@ -69,7 +68,8 @@ pub fn create_directory(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)
 }
 
-fn sync_parent(path: &Path) -> io::Result<()> {
+/// Syncs the directory that the file is in, so that its name survives a power cut.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }

@@ -330,11 +330,15 @@ pub(crate) async fn read_bounded(
 
 /// The digest of a file that is there already.
 pub(crate) fn digest_of(path: &Path, like: &Digest) -> io::Result<Digest> {
-    let mut file = std::fs::File::open(path)?;
+    digest_of_reader(std::fs::File::open(path)?, like)
+}
+
+/// The digest of all that can be read.
+pub(crate) fn digest_of_reader(mut reader: impl Read, like: &Digest) -> io::Result<Digest> {
     let mut hasher = Hasher::like(Some(like));
     let mut buffer = vec![0; 256 * 1024];
     loop {
-        match file.read(&mut buffer)? {
+        match reader.read(&mut buffer)? {
             0 => return Ok(hasher.finish()),
             n => hasher.update(&buffer[..n]),
         }

@@ -4,9 +4,7 @@
 //! are not in it; what the document put into the container's environment is, so whoever may read the
 //! image reads that, too.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,9 +24,6 @@ use crate::plan::{GlanceAccess, ImageReference};
 
 /// A password, a secret or a token has a line; a larger file is some other file.
 const MAX_PASSWORD_FILE_BYTES: u64 = 4096;
-
-/// Nobody but its owner reads an image that may hold secrets.
-const FILE_MODE: u32 = 0o600;
 
 /// Which container, and where to.
 #[derive(Debug, clap::Args)]
@@ -187,15 +182,11 @@ fn name_in_archive(container: &ListedContainer) -> ImageReference {
     }
 }
 
-/// As a whole or not at all; answers how many bytes.
+/// As a whole or not at all, for nobody but its owner to read: an image may hold secrets. Answers how many
+/// bytes.
 async fn write(mut archive: ImageArchive, path: &Path) -> io::Result<u64> {
     let temporary = path.with_extension("part");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(FILE_MODE)
-        .open(&temporary)?;
+    let mut file = durable::create(&temporary)?;
     let mut n_bytes = 0;
     while let Some(piece) = archive.next().await {
         let piece = piece.inspect_err(|_| drop(std::fs::remove_file(&temporary)))?;
@@ -204,8 +195,7 @@ async fn write(mut archive: ImageArchive, path: &Path) -> io::Result<u64> {
     }
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
+    durable::sync_parent(path)?;
     Ok(n_bytes)
 }
 

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
 
-use crate::fetch::digest::{Digest, Hasher};
+use crate::fetch::digest::Digest;
+use crate::fetch::digest_of_reader;
 use crate::image::bundle::{Bundle, Extent};
 use crate::image::manifest::{
     self, Descriptor, MAX_INDEX_DEPTH, MAX_MANIFEST_BYTES, Manifest, ManifestError, Platform,
@@ -230,15 +231,7 @@ fn blob_name(digest: &Digest) -> String {
 fn digest_of(extent: &Extent, like: &Digest) -> io::Result<Digest> {
     let mut file = File::open(&extent.path)?;
     file.seek(SeekFrom::Start(extent.offset))?;
-    let mut file = file.take(extent.n_bytes);
-    let mut hasher = Hasher::like(Some(like));
-    let mut buffer = vec![0; 256 * 1024];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hasher.finish()),
-            n => hasher.update(&buffer[..n]),
-        }
-    }
+    digest_of_reader(file.take(extent.n_bytes), like)
 }
 
 /// The id of the image in an archive of `docker save`.

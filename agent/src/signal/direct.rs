@@ -12,7 +12,7 @@ use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use url::Url;
 
-use crate::signal::handle::host_of;
+use crate::fetch::host_of;
 use crate::signal::{Handle, SendError, Transport, heat};
 use crate::text;
 

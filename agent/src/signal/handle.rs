@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use url::Url;
 
+use crate::fetch::host_of;
+
 /// Where a signal goes, and what permits it.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -124,12 +126,6 @@ impl Handle {
             Handle::Instance => "the metadata address".to_owned(),
         }
     }
-}
-
-/// Host and port of a URL, for errors and logs.
-pub(crate) fn host_of(url: &Url) -> String {
-    let host = url.host_str().unwrap_or("?");
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 fn http_url(text: &str) -> Result<Url, HandleError> {
