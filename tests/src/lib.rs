@@ -3,7 +3,7 @@
 //! Everything here is started for the tests alone, in directories of its own, and ends with them.
 //! The scenes are in `tests/it`; they read as what a person does and sees.
 //!
-//! Reading order: [`wait`] and [`process`] carry the rest; [`relay`] and [`agent`] run our own
+//! Reading order: [`wait`] and [`process`] carry the rest, [`scene`] plays; [`relay`] and [`agent`] run our own
 //! programs; [`engine`], [`image`], [`registry`] and [`proxy`] make the world around them; [`load`]
 //! signals as fast as a relay can take it; [`disk`] is a disk that is easily full; [`etcd`] and [`lan`] are a
 //! cluster for many relays, and a network to cut; [`vm`] boots machines with the agent baked in.
@@ -23,5 +23,6 @@ pub mod programs;
 pub mod proxy;
 pub mod registry;
 pub mod relay;
+pub mod scene;
 pub mod vm;
 pub mod wait;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use e2e::agent::Instance;
 use e2e::heat::put;
+use e2e::wait;
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
 
@@ -131,7 +132,11 @@ fn taken((status, answer): (u16, String)) -> Result<()> {
     Ok(())
 }
 
+/// Signals as a deployment's scripts do: who is asked to come back later comes back.
 fn post(url: &str, body: &Value) -> Result<(u16, String)> {
-    let response = Client::new().post(url).json(body).send().context("no answer")?;
-    Ok((response.status().as_u16(), response.text()?))
+    wait::until("an answer but 503", END_LIMIT, || {
+        let response = Client::new().post(url).json(body).send().context("no answer")?;
+        let status = response.status().as_u16();
+        Ok((status != 503).then_some((status, response.text()?)))
+    })
 }

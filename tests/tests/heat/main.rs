@@ -19,22 +19,11 @@ mod transports;
 mod waiting;
 
 use std::process::ExitCode;
-use std::sync::Arc;
-
-use libtest_mimic::{Arguments, Failed, Trial};
-
-use crate::stage::{Scene, Stage};
 
 /// As many as there are scenes that wait: what they work fits two cores.
 const N_SCENES_AT_ONCE: usize = 8;
 
 fn main() -> ExitCode {
-    // A second installation, by whoever, is no harm.
-    let _already_installed = rustls::crypto::ring::default_provider().install_default();
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(N_SCENES_AT_ONCE);
-
-    let stage = Arc::new(Stage::default());
     // Those that wait longest come first, so that the others fill the time.
     let scenes = [
         guide::scenes(),
@@ -50,19 +39,5 @@ fn main() -> ExitCode {
         waiting::scenes(),
         bodies::scenes(),
     ];
-    let trials = scenes.iter().flatten().map(|scene| trial(scene, &stage)).collect();
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    if let Err(error) = stage.end() {
-        eprintln!("the stage was not left clean: {error:#}");
-        return ExitCode::FAILURE;
-    }
-    conclusion.exit_code()
-}
-
-fn trial(scene: &Scene, stage: &Arc<Stage>) -> Trial {
-    let stage = Arc::clone(stage);
-    let play = scene.play;
-    Trial::test(scene.name, move || {
-        play(&stage).map_err(|error| Failed::from(format!("{error:#}{}", stage.last_words())))
-    })
+    e2e::scene::play(N_SCENES_AT_ONCE, scenes.into_iter().flatten())
 }

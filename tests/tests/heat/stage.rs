@@ -11,18 +11,7 @@ use e2e::image;
 /// How long a stack may take from its last signal to its end, on busy cores.
 pub(crate) const END_LIMIT: Duration = Duration::from_secs(120);
 
-/// One scene.
-#[derive(Debug)]
-pub(crate) struct Scene {
-    pub(crate) name: &'static str,
-    pub(crate) play: fn(&Stage) -> Result<()>,
-}
-
-impl Scene {
-    pub(crate) fn new(name: &'static str, play: fn(&Stage) -> Result<()>) -> Scene {
-        Scene { name, play }
-    }
-}
+pub(crate) type Scene = e2e::scene::Scene<Stage>;
 
 /// A lab with a relay in its catalog.
 #[derive(Debug)]
@@ -75,9 +64,10 @@ impl Stage {
     pub(crate) fn alone(&self) -> RwLockWriteGuard<'_, ()> {
         self.turn.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// What the servers said last, for the message of a failing scene.
-    pub(crate) fn last_words(&self) -> String {
+impl e2e::scene::Stage for Stage {
+    fn last_words(&self) -> String {
         let cloud = self.cloud.lock().unwrap_or_else(PoisonError::into_inner);
         match &*cloud {
             Some(Ok(cloud)) => format!("{}{}", cloud.lab.last_words(), cloud.relay.last_words()),
@@ -85,8 +75,7 @@ impl Stage {
         }
     }
 
-    /// Ends what was started.
-    pub(crate) fn end(&self) -> Result<()> {
+    fn end(&self) -> Result<()> {
         let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(Ok(engine)) = engine {
             engine.stop()?;

@@ -90,7 +90,7 @@ fn never_called(stage: &Stage) -> Result<()> {
     let _turn = stage.together();
     let cloud = stage.cloud()?;
     let user = cloud.lab.user("demo")?;
-    let stack = create_with(&user, "expected-servers", &json!({"timeout": 25}))?;
+    let stack = create_with(&user, "expected-servers", &json!({"timeout": 45}))?;
     stack.made("expected")?;
     let group = stack.nested("servers")?;
     // The stack that stands in for a server has its id for the server's.

@@ -25,22 +25,7 @@ pub(crate) const HANDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// no signal that it has not asked for, and would be killed after the grace time only.
 pub(crate) const IDLE: &str = "\"trap 'exit 0' TERM; sleep 1000 & wait\"";
 
-type Play = Box<dyn FnOnce(&Stage) -> Result<()> + Send>;
-
-/// One test.
-pub(crate) struct Scene {
-    pub(crate) name: String,
-    pub(crate) play: Play,
-}
-
-impl Scene {
-    pub(crate) fn new(
-        name: impl Into<String>,
-        play: impl FnOnce(&Stage) -> Result<()> + Send + 'static,
-    ) -> Scene {
-        Scene { name: name.into(), play: Box::new(play) }
-    }
-}
+pub(crate) type Scene = e2e::scene::Scene<Stage>;
 
 /// Everything shared, made when first wanted.
 #[derive(Debug, Default)]
@@ -188,8 +173,13 @@ impl Stage {
         Ok(registries)
     }
 
-    /// Ends what was started.
-    pub(crate) fn end(&self) -> Result<()> {
+    fn registries(&self) -> Result<Arc<Registries>> {
+        get_or_make(&self.registries, Registries::start)
+    }
+}
+
+impl e2e::scene::Stage for Stage {
+    fn end(&self) -> Result<()> {
         for slot in [&self.docker, &self.podman] {
             let engine = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(engine) = engine {
@@ -199,10 +189,6 @@ impl Stage {
         // The registries' processes end with their values.
         drop(self.registries.lock().unwrap_or_else(PoisonError::into_inner).take());
         Ok(())
-    }
-
-    fn registries(&self) -> Result<Arc<Registries>> {
-        get_or_make(&self.registries, Registries::start)
     }
 }
 

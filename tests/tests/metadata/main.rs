@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Result;
 use e2e::neutron::{Gateway, Lab};
 use e2e::programs;
-use libtest_mimic::{Arguments, Failed, Trial};
 
 /// What the scenes share, made when the first wants it. What could not be made is not tried again: it
 /// would take each scene as long, and end the same way.
@@ -31,6 +30,8 @@ pub(crate) struct Set {
     pub(crate) gateway: Gateway,
     pub(crate) lab: Lab,
 }
+
+impl e2e::scene::Stage for Stage {}
 
 impl Stage {
     pub(crate) fn set(&self) -> Result<Arc<Set>> {
@@ -57,28 +58,18 @@ pub(crate) type Scene = (&'static str, fn(&Set) -> Result<()>);
 /// Likewise, with a path of its own.
 type SceneAlone = (&'static str, fn() -> Result<()>);
 
+/// They wait more than they work, but Neutron's agents are slow.
+const N_SCENES_AT_ONCE: usize = 6;
+
 fn main() -> ExitCode {
-    // A second installation, by whoever, is no harm.
-    let _already_installed = rustls::crypto::ring::default_provider().install_default();
-    let mut arguments = Arguments::from_args();
-    // They wait more than they work, but Neutron's agents are slow.
-    arguments.test_threads.get_or_insert(6);
-    let stage = Arc::new(Stage::default());
     let scenes = [knowing::scenes(), arriving::scenes(), passing::scenes(), outages::scenes()];
+    let scenes = scenes.into_iter().flatten().map(|(name, play)| {
+        e2e::scene::Scene::new(name, move |stage: &Stage| play(&*stage.set()?))
+    });
     let alone: [SceneAlone; 2] = [
         ("heats_stacks_complete_from_an_isolated_network", heat::stacks_complete),
         ("every_command_of_the_page_works_and_the_agent_stays_below_neutrons_limit", guide::play),
     ];
-    let alone = alone.map(|(name, play)| {
-        Trial::test(name, move || play().map_err(|error| Failed::from(format!("{error:#}"))))
-    });
-    let trials = scenes.into_iter().flatten().map(|(name, play)| {
-        let stage = stage.clone();
-        Trial::test(name, move || {
-            let played = stage.set().and_then(|set| play(&set));
-            played.map_err(|error| Failed::from(format!("{error:#}")))
-        })
-    });
-    let conclusion = libtest_mimic::run(&arguments, trials.chain(alone).collect());
-    conclusion.exit_code()
+    let alone = alone.map(|(name, play)| e2e::scene::Scene::new(name, move |_: &Stage| play()));
+    e2e::scene::play(N_SCENES_AT_ONCE, scenes.chain(alone))
 }
