@@ -18,18 +18,16 @@ use crate::stage::{IDLE, Scene, Stage, Waiting};
 const LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) fn scenes() -> Vec<Scene> {
-    let mut scenes = vec![
-        Scene::new("life::docker::an_update_replaces_what_runs", |stage| {
-            an_update_replaces_what_runs(stage, Kind::Docker)
-        }),
-        Scene::new("life::docker::a_snapshot_is_an_image", |stage| {
-            a_snapshot_is_an_image(stage, Kind::Docker)
-        }),
-    ];
+    let mut scenes = vec![Scene::new("life::docker::an_update_replaces_what_runs", |stage| {
+        an_update_replaces_what_runs(stage, Kind::Docker)
+    })];
     for kind in [Kind::Docker, Kind::Podman] {
         let name = kind.name();
         scenes.push(Scene::new(format!("life::{name}::from_launch_to_terminate"), move |stage| {
             from_launch_to_terminate(stage, kind)
+        }));
+        scenes.push(Scene::new(format!("life::{name}::a_snapshot_is_an_image"), move |stage| {
+            a_snapshot_is_an_image(stage, kind)
         }));
     }
     scenes
@@ -144,10 +142,17 @@ fn a_snapshot_is_an_image(stage: &Stage, kind: Kind) -> Result<()> {
     fs::write(&password, format!("{}\n", registry::PASSWORD))?;
     let image = format!("{}/saved:1", registries.protected_address());
     let to_registry = ["snapshot", "main", "--to", "registry", &image];
-    let refused = instance.ask(&to_registry)?;
+    let user_data = instance.user_data_file();
+    let by_document = [&to_registry[..], &["--user-data", path_text(&user_data)?]].concat();
+    let refused = instance.ask(&by_document)?;
     ensure!(refused.exit_code == Some(1), "a push without a password: {refused:?}");
     let user = ["--username", registry::USER, "--password-file", path_text(&password)?];
     let pushed = instance.ask(&[&to_registry[..], &user[..]].concat())?;
+    ensure!(pushed.exit_code == Some(0), "{pushed:?}");
+    let (host, name, word) = (registries.protected_address(), registry::USER, registry::PASSWORD);
+    let access = format!("registries: {{\"{host}\": {{username: {name}, password: {word}}}}}\n");
+    instance.rewrite(&format!("{document}{access}"))?;
+    let pushed = instance.ask(&by_document)?;
     ensure!(pushed.exit_code == Some(0), "{pushed:?}");
 
     turn.engine.load(fs::read(&archive)?)?;

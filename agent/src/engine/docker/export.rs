@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt};
 use reqwest::Method;
+use serde_json::json;
 
 use crate::engine::docker::{CHANGE_TIMEOUT, DockerEngine};
 use crate::engine::export::Export;
@@ -27,7 +28,9 @@ impl Export for DockerEngine {
             ("pause", "true"),
             ("changes", DISOWN),
         ];
-        let request = self.http.request(Method::POST, &["commit"], &query).timeout(CHANGE_TIMEOUT);
+        // Docker takes no body for no changes, and Podman refuses it.
+        let request = self.http.request(Method::POST, &["commit"], &query).json(&json!({}));
+        let request = request.timeout(CHANGE_TIMEOUT);
         let committed: wire::Created = self.http.send_for(Operation::Commit, request).await?;
         Ok(committed.id)
     }
