@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::statvfs::{FsFlags, statvfs};
 use tokio::process::Command;
 
 use crate::durable;
@@ -84,8 +85,18 @@ impl DeviceError {
     }
 }
 
-/// Mounts the device where the containers will look for it, and makes it ready for that. One that is
-/// mounted there already is left so, and false is answered.
+/// Unmounts what is mounted where the device is to be, unless it is that very device in that very mode:
+/// the document may have changed. To be called when no container uses it any more.
+pub async fn make_way(plan: &DevicePlan) -> Result<(), DeviceError> {
+    if !is_mount_point(&plan.mount_point) {
+        return Ok(());
+    }
+    let device = wait_for(plan).await?;
+    if is_in_place(plan, &device) { Ok(()) } else { unmount(&plan.mount_point) }
+}
+
+/// Mounts the device where the containers will look for it, and makes it ready for that. What
+/// [`make_way`] has left there is the device, and false is answered.
 pub async fn mount_device(plan: &DevicePlan) -> Result<bool, DeviceError> {
     if is_mount_point(&plan.mount_point) {
         return Ok(false);
@@ -124,10 +135,23 @@ pub fn unmount_others(directory: &Path, wanted: &BTreeSet<&Path>) -> Result<(), 
     };
     let paths = entries.flatten().map(|entry| entry.path());
     for path in paths.filter(|path| !wanted.contains(path.as_path()) && is_mount_point(path)) {
-        umount2(&path, MntFlags::empty())
-            .map_err(|source| DeviceError::Unmount { path: path.clone(), source })?;
+        unmount(&path)?;
     }
     Ok(())
+}
+
+fn unmount(path: &Path) -> Result<(), DeviceError> {
+    umount2(path, MntFlags::empty())
+        .map_err(|source| DeviceError::Unmount { path: path.to_owned(), source })
+}
+
+fn is_in_place(plan: &DevicePlan, device: &Path) -> bool {
+    let (Ok(mounted), Ok(device)) = (plan.mount_point.metadata(), device.metadata()) else {
+        return false;
+    };
+    let is_read_only = statvfs(&plan.mount_point)
+        .map(|file_system| file_system.flags().contains(FsFlags::ST_RDONLY));
+    mounted.dev() == device.rdev() && is_read_only == Ok(plan.read_only)
 }
 
 /// Another device than the directory it is in.

@@ -32,6 +32,10 @@ impl Reconciler<'_> {
         let devices = &self.plan.devices;
         let wanted = devices.iter().map(|device| device.mount_point.as_path()).collect();
         device::unmount_others(self.volumes_directory, &wanted).map_err(AgentError::Device)?;
+        // All of them before the first is mounted: two may have changed places.
+        for plan in devices {
+            device::make_way(plan).await.map_err(AgentError::Device)?;
+        }
         for plan in devices {
             let is_new = device::mount_device(plan).await.map_err(AgentError::Device)?;
             if is_new {

@@ -36,8 +36,10 @@ fn a_block_device_is_a_volume(stage: &Stage, kind: Kind) -> Result<()> {
     // Another document finds what the first has written, although everything was stopped between.
     let stopped = instance.ask(&["stop"])?;
     ensure!(stopped.exit_code == Some(0), "{stopped:?}");
-    let mounts = fs::read_to_string(format!("/proc/{}/mounts", turn.engine.process_id()?))?;
-    ensure!(!mounts.contains(&device.path), "the device was to be unmounted: {mounts}");
+    let mounts = || -> Result<String> {
+        Ok(fs::read_to_string(format!("/proc/{}/mounts", turn.engine.process_id()?))?)
+    };
+    ensure!(!mounts()?.contains(&device.path), "the device was to be unmounted: {}", mounts()?);
     instance.rewrite(&document(&device, "twice"))?;
     let second = instance.run()?;
     ensure!(second.status.success(), "{}{}", second.console, second.last_words);
@@ -64,6 +66,14 @@ fn a_block_device_is_a_volume(stage: &Stage, kind: Kind) -> Result<()> {
     ensure!(started_at()? != before, "the container still has what is below the mount");
     let fifth = instance.run()?;
     ensure!(fifth.status.success(), "{}{}", fifth.console, fifth.last_words);
+
+    // The same volume on another device.
+    let other = LoopDevice::new(&directory.path().join("other"))?;
+    instance.rewrite(&document(&other, "elsewhere"))?;
+    let moved = instance.run()?;
+    ensure!(moved.status.success(), "{}{}", moved.console, moved.last_words);
+    let mounts = mounts()?;
+    ensure!(mounts.contains(&other.path) && !mounts.contains(&device.path), "{mounts}");
     let terminated = instance.ask(&["terminate"])?;
     ensure!(terminated.exit_code == Some(0), "{terminated:?}");
 
@@ -82,6 +92,18 @@ fn a_block_device_is_a_volume(stage: &Stage, kind: Kind) -> Result<()> {
     File::open(&path)?.read_to_end(&mut content)?;
     let n_changed = content.iter().filter(|byte| **byte != 0).count();
     ensure!(n_changed == b"precious".len(), "{n_changed} bytes are not zero");
+
+    // What has lost its root directory and is marked as clean, only the kernel finds out.
+    let damaged = LoopDevice::new(&directory.path().join("damaged"))?;
+    for arguments in [&["mkfs.ext4", "-q"][..], &["debugfs", "-w", "-R", "clri <2>"]] {
+        let made = Command::new(arguments[0]).args(&arguments[1..]).arg(&damaged.path).output()?;
+        ensure!(made.status.success(), "{arguments:?}: {made:?}");
+    }
+    instance.rewrite(&document(&damaged, "never"))?;
+    let refused = instance.run()?;
+    ensure!(refused.status.code() == Some(1), "{}{}", refused.console, refused.last_words);
+    let reason = format!("volume store: {} cannot be mounted: EUCLEAN", damaged.path);
+    ensure!(refused.console.contains(&reason), "{}", refused.console);
     Ok(())
 }
 
@@ -96,7 +118,7 @@ fn document(device: &LoopDevice, word: &str) -> String {
 
 /// The agent where the engine is: what it mounts has to be seen by the engine, and the tests' engine
 /// has mounts of its own.
-fn agent_beside(engine: &Engine, directory: &Path) -> Result<PathBuf> {
+pub(crate) fn agent_beside(engine: &Engine, directory: &Path) -> Result<PathBuf> {
     let path = directory.join("agent");
     let script = format!(
         "#!/bin/sh\nexec nsenter --mount --target {} -- {} \"$@\"\n",
