@@ -8,19 +8,17 @@ mod archives;
 mod cloud_init;
 mod crashing;
 mod devices;
-mod examples;
 mod failing;
 mod forms;
 mod guard;
 mod life;
+mod link_local;
 mod looking;
 mod nested;
 mod properties;
 mod registries;
-mod relay_image;
 mod relaying;
 mod running;
-mod schema;
 mod services;
 mod stage;
 mod stored;
@@ -36,15 +34,13 @@ fn main() -> ExitCode {
         crashing::scenes(),
         failing::scenes(),
         devices::scenes(),
-        examples::scenes(),
         guard::scenes(),
         life::scenes(),
+        link_local::scenes(),
         nested::scenes(),
         properties::scenes(),
         running::scenes(),
-        schema::scenes(),
         registries::scenes(),
-        relay_image::scenes(),
         archives::scenes(),
         cloud_init::scenes(),
         services::scenes(),
