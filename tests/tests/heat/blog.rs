@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -15,7 +16,7 @@ use e2e::engine::{Engine, Kind};
 use e2e::heat::{Stack, script};
 use e2e::lan::Lan;
 use e2e::proxy::CuttingProxy;
-use e2e::{image, neutron, programs, wait};
+use e2e::{neutron, programs, wait};
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -85,7 +86,7 @@ struct Server {
     address: String,
     engine: Engine,
     /// Runs the agent in the namespace.
-    agent: std::path::PathBuf,
+    agent: PathBuf,
     _directory: TempDir,
 }
 
@@ -130,18 +131,28 @@ fn ip(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The images' root file system, which is built once for all runs.
-fn root_file_system() -> Result<File> {
-    let file = programs::target_directory()?.join("blog/images.tar");
-    let mut build = script("blog/build");
-    let output = build.arg(&file).output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "blog/build ended with {}: {said}", output.status);
-    Ok(File::open(file)?)
+/// The images' root file systems, which are built once for all runs: that of both servers, and that of
+/// nginx alone.
+struct Images {
+    directory: PathBuf,
+}
+
+impl Images {
+    fn built() -> Result<Images> {
+        let directory = programs::target_directory()?.join("blog");
+        let output = script("blog/build").arg(&directory).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "blog/build ended with {}: {said}", output.status);
+        Ok(Images { directory })
+    }
+
+    fn open(&self, name: &str) -> Result<File> {
+        Ok(File::open(self.directory.join(name))?)
+    }
 }
 
 fn two_servers(stage: &Stage) -> Result<()> {
-    root_file_system()?;
+    let images = Images::built()?;
     let _turn = stage.together();
     let cloud = stage.cloud()?;
     let user = cloud.lab.user("demo")?;
@@ -150,9 +161,9 @@ fn two_servers(stage: &Stage) -> Result<()> {
     let relay = cloud.relay.public();
     let database = Server::boot(&database.0, &database.1, &relay)?;
     let blog = Server::boot(&blog.0, &blog.1, &relay)?;
-    database.engine.import_file("mariadb", root_file_system()?, "database")?;
-    blog.engine.import_file("wordpress", root_file_system()?, "blog")?;
-    blog.engine.import("page", image::root_file_system(0)?)?;
+    database.engine.import_file("mariadb", images.open("images.tar")?, "database")?;
+    blog.engine.import_file("wordpress", images.open("images.tar")?, "blog")?;
+    blog.engine.import_file("nginx", images.open("nginx.tar")?, "pages")?;
 
     let stack = create_with(&user, "wordpress", &json!({}))?;
     run_well(&stack, &database, "database")?;
@@ -184,15 +195,13 @@ fn run_well(stack: &Stack, server: &Server, resource: &str) -> Result<()> {
     Ok(())
 }
 
-/// The example of a web server on the same machine, whose other container goes.
+/// The example of a web server as it is, on the same machine, whose other container goes.
 fn web_server(stage: &Stage, server: &Server, outside: &Outside) -> Result<()> {
     let user = stage.cloud()?.lab.user("demo")?;
     let stack = create_with(&user, "web-server", &json!({}))?;
     stack.completed(END_LIMIT)?;
     let user_data = stack.attribute("server", "user_data")?;
     let user_data = user_data.as_str().context("no user data")?;
-    let serve = "echo it works > /tmp/index.html && httpd -f -p 80 -h /tmp";
-    let user_data = user_data.replace("image: nginx\n", &format!("image: page\ncmd: {serve:?}\n"));
     // The second one as Heat's Docker plugin spelled it.
     for ports in ["ports:", "port_specs:"] {
         let user_data = user_data.replace("\nports:", &format!("\n{ports}"));
@@ -202,7 +211,9 @@ fn web_server(stage: &Stage, server: &Server, outside: &Outside) -> Result<()> {
         ensure!(ran.status.success(), "{ports} {}{}", ran.status, ran.last_words);
         wait::until("the page", END_LIMIT, || {
             let opened = outside.page(&format!("http://{}/", server.address));
-            Ok(opened.ok().filter(|(status, page)| *status == 200 && page == "it works\n"))
+            Ok(opened.ok().filter(|(status, page)| {
+                *status == 200 && page.contains("<h1>Welcome to nginx!</h1>")
+            }))
         })?;
     }
     stack.delete()

@@ -4,23 +4,27 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use e2e::agent::{Asked, Instance, Ran};
-use e2e::engine::Turn;
+use e2e::engine::{Engine, Kind, Turn};
 use e2e::heat::{ApplicationCredential, Glance, Lab, User};
 use e2e::relay::{Relay, Waited};
 use tempfile::TempDir;
 
+use crate::reference;
 use crate::stage::{Scene, Stage};
 
 const SIGNAL_LIMIT: Duration = Duration::from_secs(60);
 
 /// What the image is called in Glance.
 const NAME: &str = "archive-of-busybox";
-const SNAPSHOT: &str = "what-a-container-became";
+const SNAPSHOTS: [&str; 2] = ["made-on-docker", "made-on-podman"];
 /// An image that is a disk.
 const DISK: &str = "a-disk";
 
 pub(crate) fn scenes() -> Vec<Scene> {
-    vec![Scene::new("glance::containers_are_made_of_its_images", images)]
+    vec![Scene::new("glance::containers_are_made_of_its_images", |stage| {
+        images(stage)?;
+        reference::examples_with_glance_run(stage)
+    })]
 }
 
 /// Who asks for what, and the log of the container or what the FAILURE has to say.
@@ -87,9 +91,15 @@ fn images(stage: &Stage) -> Result<()> {
         runs.end_as_expected(&image, case).with_context(|| case.what.to_owned())?;
     }
 
-    let kept = case("a snapshot", SNAPSHOT, &by_secret, Ok(()));
     let refused = [(&wrong, "Keystone refused the credential"), (&reader, denied)];
-    a_container_is_kept(&runs, (&glance, &user), (&cases[3], &kept), &member, &refused)
+    let podman = Engine::start(Kind::Podman, &[])?;
+    let on_podman = Runs { turn: &podman.turn()?, ..runs };
+    let [of_docker, of_podman] = SNAPSHOTS.map(|name| case("a snapshot", name, &by_secret, Ok(())));
+    for (runs, kept) in [(&runs, &of_docker), (&on_podman, &of_podman)] {
+        a_container_is_kept(runs, (&glance, &user), (&cases[3], kept), &member, &refused)?;
+    }
+    // What Podman has made runs on Docker.
+    runs.end_with("out-of-podman:1", &of_podman, "cat /tmp/kept", "it is kept").map(drop)
 }
 
 /// What a container has become is put into Glance by those who may, and is there for the next one.
@@ -103,13 +113,13 @@ fn a_container_is_kept(
     let made = "[sh, -c, 'echo it is kept > /tmp/kept; cat /tmp/kept']";
     let maker = runs.end_with("maker:1", first, made, "it is kept")?;
     for (who, words) in refused {
-        let asked = snapshot(runs.lab, &maker, who)?;
+        let asked = snapshot(runs.lab, &maker, second.image, who)?;
         ensure!(asked.exit_code != Some(0) && asked.complained.contains(words), "{asked:?}");
-        ensure!(glance.images(user, SNAPSHOT)?.is_empty(), "a failure has left an image");
+        ensure!(glance.images(user, second.image)?.is_empty(), "a failure has left an image");
     }
-    let asked = snapshot(runs.lab, &maker, member)?;
+    let asked = snapshot(runs.lab, &maker, second.image, member)?;
     ensure!(asked.exit_code == Some(0), "{asked:?}");
-    let [kept] = &glance.images(user, SNAPSHOT)?[..] else { bail!("not one image: {asked:?}") };
+    let [kept] = &glance.images(user, second.image)?[..] else { bail!("not one image: {asked:?}") };
     ensure!(kept["status"] == "active" && kept["container_format"] == "docker", "{kept}");
     let kept_id = kept["id"].as_str().context("an image without id")?;
     ensure!(asked.printed.contains(kept_id), "{asked:?}");
@@ -121,18 +131,19 @@ fn with_secret(credential: &ApplicationCredential) -> String {
     format!("application_credential_id: {id}, application_credential_secret: {secret}")
 }
 
-fn snapshot(lab: &Lab, maker: &Instance, who: &ApplicationCredential) -> Result<Asked> {
+fn snapshot(lab: &Lab, maker: &Instance, name: &str, who: &ApplicationCredential) -> Result<Asked> {
     let directory = TempDir::new()?;
     let file = directory.path().join("secret");
     std::fs::write(&file, format!("{}\n", who.secret))?;
     let file = file.to_str().context("no text")?;
-    let to_glance = ["snapshot", "main", "--to", "glance", SNAPSHOT];
+    let to_glance = ["snapshot", "main", "--to", "glance", name];
     let who = ["--application-credential-id", &who.id, "--secret-file", file];
     let keystone = ["--auth-url", lab.fact("keystone_url")?];
     maker.ask(&[&to_glance[..], &who, &keystone].concat())
 }
 
 /// Where documents run, and what they signal.
+#[derive(Clone, Copy)]
 struct Runs<'a> {
     lab: &'a Lab,
     relay: &'a Relay,
