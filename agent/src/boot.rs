@@ -15,6 +15,7 @@ mod act;
 mod conclude;
 pub(crate) mod containers;
 mod dependencies;
+pub(crate) mod destination;
 pub(crate) mod engines;
 mod facts;
 pub(crate) mod follow;
@@ -40,6 +41,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout_at};
 
+use crate::boot::destination::Destination;
 use crate::boot::fault::{FaultPoint, Faults};
 use crate::boot::guarding::Guarding;
 use crate::boot::progress::Progress;
@@ -52,11 +54,12 @@ use crate::datasource::{self, Datasource, Found};
 use crate::engine::{Engine, EngineError};
 use crate::error::{AgentError, Exit};
 use crate::plan::Plan;
+use crate::signal::HandleError;
 use crate::signal::gateway::Reporter;
 use crate::signal::outbox::Outbox;
-use crate::signal::{Handle, HandleError, Transport};
+use crate::signal::ways::Ways;
 use crate::state::{Done, StateDirectory, Subject};
-use crate::userdata::document::{Document, SignalTarget};
+use crate::userdata::document::Document;
 use crate::userdata::{self, Decoded, UserDataError};
 
 /// How long datasources may take to appear. A network that comes up late takes two minutes.
@@ -85,7 +88,7 @@ pub struct Settings {
     pub authorities: Vec<String>,
     /// Containers are kept from the metadata service, but for those that may reach it.
     pub is_metadata_guarded: bool,
-    pub transport: Arc<dyn Transport>,
+    pub ways: Ways,
     /// Tells a relay at the metadata address how far the run is.
     pub reporter: Option<Reporter>,
     pub faults: Faults,
@@ -129,8 +132,7 @@ impl std::fmt::Debug for Run {
 /// Whom to tell, and how.
 #[derive(Debug)]
 struct Order {
-    /// None: only the console.
-    handle: Option<Handle>,
+    destination: Destination,
     handle_error: Option<HandleError>,
     id: Option<String>,
     timeout: Duration,
@@ -174,7 +176,7 @@ impl Run {
             subject: None,
             document_facts: userdata::Facts::default(),
             order: Order {
-                handle: None,
+                destination: Destination::default(),
                 handle_error: None,
                 id: None,
                 timeout: DEFAULT_TIMEOUT,
@@ -274,11 +276,13 @@ impl Run {
             Ok(document) => document,
             Err(diagnostic) => {
                 // Its author has to be told, so the handle is looked for all the same.
-                self.take_handle(userdata::signal_target_of(user_data).as_ref());
+                let target = userdata::signal_target_of(user_data);
+                self.take_destination(Destination::of_target(target.as_ref()));
                 return Err(AgentError::UserData(UserDataError::Document(diagnostic)));
             }
         };
-        self.take_handle(document.signal.target.as_ref());
+        self.settings.ways = self.settings.ways.trusting(&document.certificate_authorities);
+        self.take_destination(Destination::of(&document.signal));
         self.order.id = document.signal.id.clone();
         self.order.timeout = document.signal.timeout;
         self.order.log_lines = document.signal.log_lines;
@@ -305,14 +309,9 @@ impl Run {
     }
 
     /// A handle that cannot be used does not keep the container from running.
-    fn take_handle(&mut self, target: Option<&SignalTarget>) {
-        let handle = match target {
-            None => Ok(None),
-            Some(SignalTarget::Url(url)) => Handle::from_url(url.as_str()).map(Some),
-            Some(SignalTarget::Json(json)) => Handle::from_json(json),
-        };
-        match handle {
-            Ok(handle) => self.order.handle = handle,
+    fn take_destination(&mut self, destination: Result<Destination, HandleError>) {
+        match destination {
+            Ok(destination) => self.order.destination = destination,
             Err(error) => {
                 self.settings.console.say(&format!("warning: no signal will be sent: {error}"));
                 self.order.handle_error = Some(error);

@@ -5,9 +5,9 @@
 //! a validator). A download ends in a file whose digest was compared, or in an error; a part is
 //! never handed on.
 //!
-//! Trust is the system's certificates and those that the document brings. Proxies of the
-//! environment are used, but never for link-local addresses: what is there is the cloud's own, and
-//! a proxy cannot reach it.
+//! Trust is the system's certificates and those that the document brings. The document's proxies
+//! are used, or else those of the environment, but never for link-local addresses: what is there
+//! is the cloud's own, and a proxy cannot reach it.
 
 pub(crate) mod digest;
 
@@ -17,13 +17,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use reqwest::header::{ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE};
-use reqwest::{Certificate, Client, ClientBuilder, Response, StatusCode, redirect};
+use reqwest::{Certificate, Client, ClientBuilder, NoProxy, Proxy, Response, StatusCode, redirect};
 use tokio::fs::{File, OpenOptions};
 use tokio::io::AsyncWriteExt;
 use url::{Host, Url};
 
 use crate::error::BoxError;
 use crate::fetch::digest::{Digest, Hasher};
+use crate::plan::ProxyAccess;
 use crate::retry::Schedule;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -37,13 +38,18 @@ const MAX_REDIRECTS: usize = 5;
 /// Attempts that bring nothing; one that brings something starts the count anew.
 const MAX_ATTEMPTS: u32 = 5;
 
-/// Whom to trust.
+/// Link-local addresses, which no proxy is asked for, also after a redirect.
+const LINK_LOCAL: &str = "169.254.0.0/16,fe80::/10";
+
+/// Whom to trust, and by whom to ask.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trust {
     /// PEM, beside the system's certificates.
     pub(crate) authorities: Vec<String>,
     /// The document says that this server's certificate is not to be checked.
     pub(crate) insecure: bool,
+    /// The document's proxies. None: those of the environment.
+    pub(crate) proxy: Option<ProxyAccess>,
 }
 
 /// What to fetch.
@@ -62,6 +68,8 @@ pub(crate) struct Download<'a> {
 pub enum FetchError {
     #[error("certificate authority given in the document cannot be read")]
     Authority { source: BoxError },
+    #[error("proxy given in the document cannot be used")]
+    Proxy { source: BoxError },
     #[error("client cannot be made")]
     Client { source: BoxError },
     #[error("{host} did not answer")]
@@ -85,6 +93,7 @@ impl FetchError {
             FetchError::Unanswered { .. } | FetchError::Broken { .. } => true,
             FetchError::Refused { status, .. } => *status >= 500 || matches!(status, 408 | 429),
             FetchError::Authority { .. }
+            | FetchError::Proxy { .. }
             | FetchError::Client { .. }
             | FetchError::TooLarge { .. }
             | FetchError::Digest { .. }
@@ -116,21 +125,47 @@ fn builder(url: &Url, trust: &Trust) -> Result<ClientBuilder, FetchError> {
         .http1_only();
     if is_link_local(url) {
         builder = builder.no_proxy();
+    } else if let Some(proxy) = &trust.proxy {
+        builder = through(builder, proxy)?;
     }
     if url.scheme() == "http" {
         // The system's certificates cost a megabyte, and a minimal image has none.
         builder = builder.tls_certs_only([]).redirect(redirect::Policy::custom(stay_plain));
     } else {
-        let mut certificates = Vec::new();
-        for authority in &trust.authorities {
-            let parsed = Certificate::from_pem_bundle(authority.as_bytes());
-            certificates
-                .extend(parsed.map_err(|source| FetchError::Authority { source: source.into() })?);
-        }
-        builder =
-            builder.tls_certs_merge(certificates).tls_danger_accept_invalid_certs(trust.insecure);
+        builder = builder
+            .tls_certs_merge(certificates(&trust.authorities)?)
+            .tls_danger_accept_invalid_certs(trust.insecure);
     }
     Ok(builder)
+}
+
+/// By the document's proxies, and by no other.
+fn through(mut builder: ClientBuilder, access: &ProxyAccess) -> Result<ClientBuilder, FetchError> {
+    builder = builder.no_proxy();
+    let unusable =
+        |source: reqwest::Error| FetchError::Proxy { source: source.without_url().into() };
+    let direct = [&access.no_proxy.join(","), LINK_LOCAL].join(",");
+    type Make = fn(&str) -> reqwest::Result<Proxy>;
+    let proxies: [(_, Make); 2] =
+        [(&access.http, |url| Proxy::http(url)), (&access.https, |url| Proxy::https(url))];
+    for (url, make) in proxies {
+        if let Some(url) = url {
+            let proxy = make(url).map_err(unusable)?;
+            builder = builder.proxy(proxy.no_proxy(NoProxy::from_string(&direct)));
+        }
+    }
+    Ok(builder)
+}
+
+/// What stands in PEM.
+pub(crate) fn certificates(authorities: &[String]) -> Result<Vec<Certificate>, FetchError> {
+    let mut certificates = Vec::new();
+    for authority in authorities {
+        let parsed = Certificate::from_pem_bundle(authority.as_bytes());
+        certificates
+            .extend(parsed.map_err(|source| FetchError::Authority { source: source.into() })?);
+    }
+    Ok(certificates)
 }
 
 /// A client for plain HTTP has no certificates to follow a redirect to HTTPS with.

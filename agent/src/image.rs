@@ -34,7 +34,8 @@ use crate::image::origin::Origins;
 use crate::image::registry::{RegistryError, Repository};
 use crate::image::source::SourceError;
 use crate::plan::{
-    ContainerPlan, GlanceAccess, ImageReference, ImageSource, Plan, PullPolicy, RegistryAccess,
+    ContainerPlan, GlanceAccess, ImageReference, ImageSource, Plan, ProxyAccess, PullPolicy,
+    RegistryAccess,
 };
 use crate::retry::Schedule;
 
@@ -47,6 +48,7 @@ pub struct Images {
     engine: Arc<dyn Engine>,
     registries: BTreeMap<String, RegistryAccess>,
     authorities: Vec<String>,
+    proxy: Option<ProxyAccess>,
     glance: Option<GlanceAccess>,
     /// For what is fetched before the engine has it. Nothing in it is needed after a boot.
     directory: PathBuf,
@@ -159,6 +161,7 @@ impl Images {
             engine,
             registries: plan.registries.clone(),
             authorities: [authorities, &plan.certificate_authorities].concat(),
+            proxy: plan.proxy.clone(),
             glance: plan.glance.clone(),
             origins: Origins::new(directory.with_file_name("archives")),
             directory,
@@ -249,7 +252,10 @@ impl Images {
     }
 
     /// The image, if the engine has it under its own name or under the one that we gave it.
-    async fn local(&self, reference: &ImageReference) -> Result<Option<Provided>, ImageError> {
+    pub(crate) async fn local(
+        &self,
+        reference: &ImageReference,
+    ) -> Result<Option<Provided>, ImageError> {
         let names = [reference.clone(), name_in_engine(reference)];
         let n_names = if reference.digest.is_some() { 2 } else { 1 };
         for name in names.iter().take(n_names) {
@@ -295,7 +301,8 @@ impl Images {
         container: &ContainerPlan,
         report: &Report<'_>,
     ) -> Result<(), ImageError> {
-        if candidate.needs_own_client() {
+        // An engine cannot be told of a proxy for one pull.
+        if candidate.needs_own_client() || self.proxy.is_some() {
             return self.fetch(candidate, container, report).await;
         }
         report(Progress::Begun(format!("pulling {}", candidate.reference)));
@@ -320,7 +327,7 @@ impl Images {
             {
                 return self.fetch(candidate, container, report).await;
             }
-            Err(error) => return Err(ImageError::Engine(more_precisely(error, candidate))),
+            Err(error) => return Err(ImageError::Engine(candidate.more_precisely(error))),
         }
         if candidate.reference == container.image {
             return Ok(());
@@ -340,11 +347,9 @@ impl Images {
         report(Progress::Begun(format!("fetching {}", candidate.reference)));
         durable::create_directory(&self.directory).map_err(ImageError::Directory)?;
         let platform = Platform::of(container.platform.as_deref());
-        let trust = Trust {
-            authorities: [self.authorities.clone(), candidate.access.ca.iter().cloned().collect()]
-                .concat(),
-            insecure: candidate.access.insecure,
-        };
+        let mut trust = self.trust();
+        trust.authorities.extend(candidate.access.ca.clone());
+        trust.insecure = candidate.access.insecure;
         let moving = |moved| report(Progress::Moving(moved));
         let directory = &self.directory;
         let fetched = Repository::fetch_from(candidate, &trust, &platform, directory, &moving);
@@ -361,6 +366,12 @@ impl Images {
         let name = name_in_engine(&container.image);
         let archive = bundle.into_archive(&name.to_string());
         self.engine.load(archive).await.map_err(ImageError::Engine)
+    }
+
+    /// What holds for every server.
+    fn trust(&self) -> Trust {
+        let (authorities, proxy) = (self.authorities.clone(), self.proxy.clone());
+        Trust { authorities, insecure: false, proxy }
     }
 
     /// The engine has it now, so nothing that was fetched is needed any more.
@@ -381,16 +392,4 @@ fn name_in_engine(reference: &ImageReference) -> ImageReference {
     // A tag has 128 characters at most, and sha512 needs more.
     let tag = tag.get(..128).map_or(tag.clone(), str::to_owned);
     ImageReference { tag: Some(tag), digest: None, ..reference.clone() }
-}
-
-/// "Not found" with a digest in the name is about the digest.
-fn more_precisely(error: EngineError, candidate: &Candidate) -> EngineError {
-    match error {
-        EngineError::Pull { image, problem: PullProblem::NotFound, message }
-            if candidate.reference.digest.is_some() =>
-        {
-            EngineError::Pull { image, problem: PullProblem::NoSuchDigest, message }
-        }
-        error => error,
-    }
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use crate::outputs::host::HostAddresses;
-use crate::plan::OutputName;
+use crate::plan::{Output, OutputName};
 use crate::text;
 
 /// Heat's plugin gives the whole log; a signal is limited to a megabyte and an orchestrator's
@@ -42,16 +42,40 @@ pub struct Facts {
 }
 
 /// True if the log's beginning and end have to be read.
-pub fn needs_logs(names: &[OutputName]) -> bool {
-    let is_log = |name: &OutputName| {
-        matches!(name, OutputName::Logs | OutputName::LogsHead | OutputName::LogsTail)
+pub fn needs_logs(outputs: &[Output]) -> bool {
+    let is_log = |output: &Output| {
+        matches!(output.source, OutputName::Logs | OutputName::LogsHead | OutputName::LogsTail)
     };
-    names.iter().any(is_log)
+    outputs.iter().any(is_log)
 }
 
-/// The outputs of these names, in their order.
-pub fn collect(names: &[OutputName], facts: &Facts) -> Map<String, Value> {
-    names.iter().map(|name| (name.as_str().to_owned(), value(*name, facts))).collect()
+/// These outputs, under the names that they have in the document.
+pub fn collect(outputs: &[Output], facts: &Facts) -> Map<String, Value> {
+    let of = |output: &Output| {
+        let value = value(output.source, facts);
+        match &output.path {
+            Some(path) => at_path(&value, path),
+            None => value,
+        }
+    };
+    outputs.iter().map(|output| (output.name.clone(), of(output))).collect()
+}
+
+/// What is at a place whose names have dots between them; null if nothing is. A name may have dots
+/// itself, as those of labels have.
+fn at_path(value: &Value, path: &str) -> Value {
+    let inner = |name: &str| match value {
+        Value::Array(items) => items.get(name.parse::<usize>().ok()?),
+        other => other.get(name),
+    };
+    if let Some(found) = inner(path) {
+        return found.clone();
+    }
+    let through = path.match_indices('.').filter_map(|(dot, _)| {
+        let found = at_path(inner(&path[..dot])?, &path[dot + 1..]);
+        (!found.is_null()).then_some(found)
+    });
+    through.into_iter().next().unwrap_or(Value::Null)
 }
 
 fn value(name: OutputName, facts: &Facts) -> Value {
@@ -208,19 +232,42 @@ mod tests {
             log_end: "before\nlast\u{7}\n\n".to_owned(),
             ..Facts::default()
         };
-        let names = [OutputName::LogsHead, OutputName::LogsTail, OutputName::Logs];
+        let names =
+            [OutputName::LogsHead, OutputName::LogsTail, OutputName::Logs].map(Output::from);
         assert!(needs_logs(&names));
         let expect = json!({"logs_head": "first", "logs_tail": "last", "logs": "before\nlast"});
         assert_eq!(Value::Object(collect(&names, &facts)), expect);
 
-        let names = [OutputName::LogsHead, OutputName::LogsTail];
+        let names = [OutputName::LogsHead, OutputName::LogsTail].map(Output::from);
         let expect = json!({"logs_head": null, "logs_tail": null});
         assert_eq!(Value::Object(collect(&names, &Facts::default())), expect);
     }
 
     #[test]
+    fn an_output_may_be_a_place_in_another() {
+        let inspection = json!({
+            "State": {"StartedAt": "now"},
+            "Config": {"Labels": {"com.example.team": "web"}},
+            "Mounts": [{"Destination": "/data"}],
+        });
+        let facts = Facts { inspection, ..Facts::default() };
+        let check = |path: &str, expect: Value| {
+            let path = Some(path.to_owned());
+            let output = Output { name: "mine".to_owned(), source: OutputName::Info, path };
+            assert_eq!(collect(&[output], &facts)["mine"], expect);
+        };
+        check("State.StartedAt", json!("now"));
+        check("Config.Labels.com.example.team", json!("web"));
+        check("Mounts.0.Destination", json!("/data"));
+        check("Mounts.1.Destination", Value::Null);
+        check("Mounts.first", Value::Null);
+        check("State.StartedAt.Year", Value::Null);
+        check("Nothing", Value::Null);
+    }
+
+    #[test]
     fn every_name_has_a_value_without_a_container() {
-        let outputs = collect(&OutputName::ALL, &Facts::default());
+        let outputs = collect(&OutputName::ALL.map(Output::from), &Facts::default());
         assert_eq!(outputs.len(), OutputName::ALL.len());
     }
 }

@@ -31,15 +31,15 @@ pub use crate::plan::parts::{
 };
 pub use crate::userdata::access::{
     ArchiveLocation, Condition, DeviceSelector, FileContent, GlanceAccess, ImageSource,
-    RegistryAccess,
+    ProxyAccess, RegistryAccess,
 };
-pub use crate::userdata::document::{OutputName, PullPolicy, When};
+pub use crate::userdata::document::{Output, OutputName, PullPolicy, When};
 pub use crate::userdata::image::ImageReference;
 
 use crate::plan::create::Making;
 use crate::plan::mounts::Mounts;
 use crate::plan::networks::Joined;
-use crate::userdata::document::{Document, Service, SignalTarget};
+use crate::userdata::document::{Document, Service, SignalStyle, SignalTarget, SignalTransport};
 use crate::userdata::together;
 use crate::userdata::value::Value;
 
@@ -62,11 +62,13 @@ pub struct Plan {
     pub containers: Vec<ContainerPlan>,
     /// By `host` or `host:port`.
     pub registries: BTreeMap<String, RegistryAccess>,
+    /// By which images and archives are fetched; None: as the environment says.
+    pub proxy: Option<ProxyAccess>,
     pub glance: Option<GlanceAccess>,
     /// Certificates, in PEM, that are trusted for HTTPS beside the system's.
     pub certificate_authorities: Vec<String>,
     pub watch: Watch,
-    pub outputs: Vec<OutputName>,
+    pub outputs: Vec<Output>,
 }
 
 /// One container to pull, create and start.
@@ -133,6 +135,7 @@ impl Plan {
             files: mounts.files,
             containers,
             registries: document.registries.clone(),
+            proxy: document.proxy.clone(),
             glance: document.glance.clone(),
             certificate_authorities: document.certificate_authorities.clone(),
             watch: watch(document),
@@ -247,7 +250,7 @@ fn hash(document: &Document) -> String {
         Some(SignalTarget::Url(url)) => url.as_str().into(),
         Some(SignalTarget::Json(json)) => json.clone().into(),
     };
-    let canonical = json!({
+    let mut canonical = json!({
         "services": document.services,
         "is_composed": document.is_composed,
         "networks": document.networks,
@@ -267,6 +270,19 @@ fn hash(document: &Document) -> String {
         },
         "outputs": document.outputs,
     });
+    // Not there where nothing is said, as before there were these: a document keeps its hash.
+    let added = [
+        ("style", (signal.style != SignalStyle::Auto).then(|| json!(signal.style))),
+        ("transport", (signal.transport != SignalTransport::Auto).then(|| json!(signal.transport))),
+    ];
+    for (name, value) in added {
+        if let Some(value) = value {
+            canonical["signal"][name] = value;
+        }
+    }
+    if let Some(proxy) = &document.proxy {
+        canonical["proxy"] = json!(proxy);
+    }
     let mut digest = hex::encode(Sha256::digest(canonical.to_string()));
     digest.truncate(HASH_HEX_DIGITS);
     digest

@@ -10,6 +10,7 @@ pub mod gateway;
 pub(crate) mod heat;
 pub mod ladder;
 pub mod outbox;
+pub mod ways;
 
 pub mod console;
 
@@ -20,7 +21,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-pub use crate::signal::handle::{Handle, HandleError};
+pub use crate::signal::handle::{Handle, HandleError, Spelling};
 
 use crate::error::BoxError;
 use crate::retry::Schedule;

@@ -30,6 +30,7 @@ mod services;
 pub(crate) mod together;
 
 mod legacy;
+mod outputs_section;
 pub(crate) mod ports;
 mod scalar;
 mod signal_section;

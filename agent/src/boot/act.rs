@@ -168,7 +168,7 @@ impl Run {
             if let Ok(Some(inspection)) = engine.inspect(id).await {
                 facts.inspection = inspection.raw;
             }
-            if plan.outputs.contains(&OutputName::ImageDigest)
+            if plan.outputs.iter().any(|output| output.source == OutputName::ImageDigest)
                 && let Ok(Some(image)) = engine.image(&container.image).await
             {
                 facts.image_digest = Some(image.digest);

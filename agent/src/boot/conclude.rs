@@ -16,6 +16,7 @@ use crate::boot::{Run, Worked};
 use crate::engine::logs::LogRange;
 use crate::error::{AgentError, Exit, chain};
 use crate::signal::outbox::Entry;
+use crate::signal::ways::Way;
 use crate::signal::{self, Handle, SendError, console};
 use crate::state::{Done, SignalState, Subject};
 use crate::text;
@@ -183,8 +184,8 @@ impl Run {
         if let Some(error) = self.order.handle_error {
             return Err(AgentError::Handle(error));
         }
-        if let Some(handle) = self.handle().await {
-            self.send(&subject, handle, signal).await?;
+        if let Some((handle, way)) = self.handle().await {
+            self.send(&entry(&subject, handle, way, signal)).await?;
         }
         self.progress.enter(Step::Mark);
         let done = Done { subject, id: id.clone(), status };
@@ -196,27 +197,22 @@ impl Run {
     }
 
     /// The handle of the document; without one, a relay at the metadata address may know the instance.
-    async fn handle(&self) -> Option<Handle> {
-        if let Some(handle) = &self.order.handle {
-            return Some(handle.clone());
+    async fn handle(&self) -> Option<(Handle, Way)> {
+        let way = self.order.destination.way?;
+        if let Some(handle) = &self.order.destination.handle {
+            return Some((handle.clone(), way));
         }
-        let asking = self.settings.transport.knows_this_instance();
+        let transport = self.settings.ways.by(way);
+        let asking = transport.knows_this_instance();
         let is_known = tokio::time::timeout(GATEWAY_TIMEOUT, asking).await.unwrap_or(false);
-        is_known.then_some(Handle::Instance)
+        is_known.then_some((Handle::Instance, way))
     }
 
-    async fn send(
-        &mut self,
-        subject: &Subject,
-        handle: Handle,
-        signal: Signal,
-    ) -> Result<(), AgentError> {
-        let body = signal.to_json();
-        let host = handle.host();
-        let id = signal.id.clone().unwrap_or_default();
-        let entry = entry(subject, handle, signal);
+    async fn send(&mut self, entry: &Entry) -> Result<(), AgentError> {
+        let body = entry.signal().to_json();
+        let host = entry.handle.host();
         // A full disk must not keep the signal back: then it is sent without the net.
-        if let Err(error) = self.outbox.put(&entry) {
+        if let Err(error) = self.outbox.put(entry) {
             tracing::error!(error = chain(&error), "signal is not in the outbox");
         }
         self.progress.status.signal = SignalState::Pending;
@@ -226,14 +222,18 @@ impl Run {
         let now = Instant::now();
         let patience_ends = self.progress.journal.started_at() + self.order.timeout;
         let deadline = patience_ends.max(now + MIN_SENDING);
-        let transport = self.settings.transport.as_ref();
-        let sent = signal::deliver(transport, &entry.handle, &body, deadline).await;
+        let transport = self.settings.ways.by(entry.way);
+        let sent = signal::deliver(transport.as_ref(), &entry.handle, &body, deadline).await;
         sent.map_err(AgentError::Undelivered)?;
         self.settings.faults.reach(FaultPoint::AfterSend);
         self.progress.status.signal = SignalState::Acknowledged;
         self.settings.console.say(&format!("signal was acknowledged by {host}"));
         let elapsed_ms = u64::try_from((Instant::now() - now).as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(signal.id = id, signal.duration_ms = elapsed_ms, "signal was acknowledged");
+        tracing::info!(
+            signal.id = entry.id,
+            signal.duration_ms = elapsed_ms,
+            "signal was acknowledged"
+        );
         Ok(())
     }
 
@@ -280,7 +280,8 @@ impl Run {
 
     async fn send_once(&self, entry: &Entry) -> Result<(), SendError> {
         let body = entry.signal().to_json();
-        let sent = self.settings.transport.send(&entry.handle, &body);
+        let transport = self.settings.ways.by(entry.way);
+        let sent = transport.send(&entry.handle, &body);
         match tokio::time::timeout(LEFTOVER_TIMEOUT, sent).await {
             Ok(sent) => sent,
             Err(elapsed) => {
@@ -304,11 +305,12 @@ impl Run {
     }
 }
 
-fn entry(subject: &Subject, handle: Handle, signal: Signal) -> Entry {
+fn entry(subject: &Subject, handle: Handle, way: Way, signal: Signal) -> Entry {
     Entry {
         instance_id: subject.instance_id.clone(),
         document_hash: subject.document_hash.clone(),
         handle,
+        way,
         id: signal.id.unwrap_or_default(),
         status: signal.status,
         reason: signal.reason,

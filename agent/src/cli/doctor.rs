@@ -16,6 +16,8 @@ use crate::cli::{print, run};
 use crate::config::Config;
 use crate::datasource;
 use crate::error::{AgentError, Exit, chain};
+use crate::fetch::Trust;
+use crate::image::Images;
 use crate::plan::Plan;
 use crate::state::{self, SignalState};
 use crate::userdata::document::{Document, SignalTarget};
@@ -147,10 +149,12 @@ async fn images(config: &Config, document: Option<&Document>, findings: &mut Vec
     }
     let Some(document) = document else { return };
     let plan = Plan::new(document, &config.state_dir);
+    // It is only asked what is here, so nothing is fetched into the directory.
+    let images = Images::new(engine, &plan, &config.authorities, config.state_dir.join("images"));
     for container in &plan.containers {
-        let finding = match engine.image(&container.image).await {
+        let finding = match images.local(&container.image).await {
             Ok(Some(_)) => good("image", format!("{} is here", container.image)),
-            Err(error) => broken("image", chain(&error), "see the engine's own log"),
+            Err(error) => broken("image", error.reason(), "see the engine's own log"),
             Ok(None) => hops::image_source(&plan, container, &config.authorities).await,
         };
         findings.push(finding);
@@ -164,6 +168,9 @@ async fn ways_to_the_handle(
     findings: &mut Vec<Finding>,
 ) {
     let target = document.and_then(|document| document.signal.target.as_ref());
+    let of_document = document.map(|document| document.certificate_authorities.as_slice());
+    let authorities = [&config.authorities, of_document.unwrap_or_default()].concat();
+    let trust = Trust { authorities, ..Trust::default() };
     let direct = match target.map(hops::url_of) {
         None => None,
         Some(None) => {
@@ -171,11 +178,13 @@ async fn ways_to_the_handle(
             findings.push(broken("handle", "it has no URL that can be used", advice));
             None
         }
-        Some(Some(url)) => Some(hops::reach(&url, &[]).await),
+        Some(Some(url)) => Some(hops::reach(&url, &trust).await),
     };
-    let gateway = match run::transports(config) {
-        Ok((_, Some(gateway))) => Some(gateway.greet().await),
-        Ok((_, None)) => None,
+    let gateway = match run::ways(config) {
+        Ok(ways) => match ways.gateway() {
+            Some(gateway) => Some(gateway.greet().await),
+            None => None,
+        },
         Err(error) => {
             findings.push(broken("gateway", error.reason(), "check the state directory"));
             None

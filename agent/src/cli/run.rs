@@ -14,10 +14,8 @@ use crate::config::Config;
 use crate::console::Console;
 use crate::error::{AgentError, Exit};
 use crate::notify;
-use crate::signal::Transport;
-use crate::signal::direct::Direct;
 use crate::signal::gateway::{Gateway, Reporter};
-use crate::signal::ladder::Ladder;
+use crate::signal::ways::Ways;
 use crate::state;
 
 /// How long a run that knows its outcome may go on to tell it when it is asked to stop. Service
@@ -32,7 +30,7 @@ pub(super) async fn run(
 ) -> Result<Exit, AgentError> {
     // Before anything else: a request to stop that comes at any time is one to end in good order.
     let mut shutdown = Shutdown::listen();
-    let (transport, gateway) = transports(config)?;
+    let ways = ways(config)?;
     let console = Console::new(&config.console);
     loop {
         let settings = Settings {
@@ -45,9 +43,10 @@ pub(super) async fn run(
             console: console.clone(),
             authorities: config.authorities.clone(),
             is_metadata_guarded: config.metadata_guard,
-            transport: Arc::clone(&transport),
-            reporter: gateway
-                .clone()
+            ways: ways.clone(),
+            reporter: ways
+                .gateway()
+                .cloned()
                 .map(|gateway| Reporter::start(gateway).with_password_slot(config.password_slot)),
             faults: Faults(config.fault_point),
         };
@@ -96,20 +95,17 @@ async fn followed_to_change(config: &Config, run: Run, shutdown: &mut Shutdown) 
     matches!(run.follow(update, shutdown.asked()).await, Followed::Changed)
 }
 
-/// All ways to a handle as one transport, and the gateway also by itself, if there is one.
-type Transports = (Arc<dyn Transport>, Option<Arc<Gateway>>);
-
-pub(super) fn transports(config: &Config) -> Result<Transports, AgentError> {
-    let direct: Arc<dyn Transport> = Arc::new(Direct::default());
+/// All ways to a handle that the configuration leaves.
+pub(super) fn ways(config: &Config) -> Result<Ways, AgentError> {
+    let authorities = config.authorities.clone();
     let Some(address) = config.metadata_address else {
-        return Ok((direct, None));
+        return Ok(Ways::new(authorities, None));
     };
     let key = match config.instance_key {
         true => Some(state::instance_key(&config.state_dir).map_err(AgentError::State)?),
         false => None,
     };
-    let gateway = Arc::new(Gateway::new(address, key));
-    Ok((Arc::new(Ladder::new(direct, gateway.clone())), Some(gateway)))
+    Ok(Ways::new(authorities, Some(Arc::new(Gateway::new(address, key)))))
 }
 
 /// Requests to stop. Containers keep running.

@@ -10,15 +10,15 @@ use serde_json::value::RawValue;
 use signal_protocol::signal::{MAX_SIGNAL_BYTES, Signal, Status};
 use tokio::time::Instant;
 
+use crate::boot::destination::Destination;
 use crate::boot::sources;
 use crate::cli::print;
-use crate::cli::run::transports;
+use crate::cli::run::ways;
 use crate::config::{Config, ConfigError};
 use crate::datasource;
 use crate::error::{AgentError, Exit};
 use crate::signal::{self, Handle};
-use crate::userdata::document::SignalTarget;
-use crate::userdata::{self};
+use crate::userdata;
 
 /// The instance runs already, so its datasource is there.
 const DATASOURCE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -58,8 +58,10 @@ pub(super) async fn send_by_hand(
         let reports = race.reports.iter().map(|one| format!("{}: {}", one.datasource, one.summary));
         return Err(AgentError::NoDatasource { reports: reports.collect::<Vec<_>>().join("; ") });
     };
-    let (transport, _) = transports(config)?;
-    let handle = match handle(found.user_data.as_deref().unwrap_or_default())? {
+    let (destination, authorities) = destination(found.user_data.as_deref().unwrap_or_default())?;
+    let Some(way) = destination.way else { return Err(AgentError::Config(ConfigError::NoHandle)) };
+    let transport = ways(config)?.trusting(&authorities).by(way);
+    let handle = match destination.handle {
         Some(handle) => handle,
         None if transport.knows_this_instance().await => Handle::Instance,
         None => return Err(AgentError::Config(ConfigError::NoHandle)),
@@ -73,18 +75,17 @@ pub(super) async fn send_by_hand(
     Ok(Exit::Success)
 }
 
-/// The handle of the user data, also if the rest of it is not a good document.
-fn handle(user_data: &[u8]) -> Result<Option<Handle>, AgentError> {
-    let target = match userdata::load(user_data) {
-        Ok(document) => document.signal.target,
-        Err(_) => userdata::signal_target_of(user_data),
+/// The handle of the user data, also if the rest of it is not a good document, and whom to trust on
+/// the way to it.
+fn destination(user_data: &[u8]) -> Result<(Destination, Vec<String>), AgentError> {
+    let (destination, authorities) = match userdata::load(user_data) {
+        Ok(document) => (Destination::of(&document.signal), document.certificate_authorities),
+        Err(_) => {
+            let target = userdata::signal_target_of(user_data);
+            (Destination::of_target(target.as_ref()), Vec::new())
+        }
     };
-    let handle = match target {
-        None => return Ok(None),
-        Some(SignalTarget::Url(url)) => Handle::from_url(url.as_str()).map(Some),
-        Some(SignalTarget::Json(json)) => Handle::from_json(&json),
-    };
-    handle.map_err(AgentError::Handle)
+    Ok((destination.map_err(AgentError::Handle)?, authorities))
 }
 
 fn build(arguments: SignalArguments, instance_id: Option<String>) -> Result<Signal, AgentError> {

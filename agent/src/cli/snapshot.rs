@@ -7,23 +7,30 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 
 use crate::boot::step::Step;
-use crate::boot::{engines, standing};
+use crate::boot::{engines, sources, standing};
 use crate::cli::print;
 use crate::config::Config;
+use crate::datasource;
 use crate::durable;
 use crate::engine::{Credentials, Engine, EngineError, ImageArchive, ListedContainer};
 use crate::error::{AgentError, Exit};
 use crate::fetch::Trust;
 use crate::image::glance::GlanceError;
 use crate::image::glance::upload::upload;
+use crate::image::registry::DEFAULT_REGISTRY;
 use crate::plan::{GlanceAccess, ImageReference};
+use crate::userdata;
 
 /// A password, a secret or a token has a line; a larger file is some other file.
 const MAX_PASSWORD_FILE_BYTES: u64 = 4096;
+
+/// The instance runs already, so its datasource is there.
+const DATASOURCE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which container, and where to.
 #[derive(Debug, clap::Args)]
@@ -33,7 +40,7 @@ pub struct SnapshotArguments {
     /// `registry IMAGE`, `file PATH` or `glance NAME`
     #[arg(long, num_args = 2, required = true, value_names = ["KIND", "TARGET"])]
     to: Vec<String>,
-    /// Who pushes to the registry
+    /// Who pushes to the registry [default: as the instance's document says]
     #[arg(long, requires = "password_file")]
     username: Option<String>,
     /// A file that holds that user's password
@@ -100,10 +107,10 @@ pub(super) async fn snapshot(
         return Err(AgentError::NoSuchService { service: arguments.name.clone() });
     };
     match kind.as_str() {
-        "registry" => to_registry(&engine, &container, target, arguments).await?,
+        "registry" => to_registry(config, &engine, &container, target, arguments).await?,
         "glance" => {
             let access = access(&arguments.glance).map_err(AgentError::Snapshot)?;
-            let trust = Trust { authorities: config.authorities.clone(), insecure: false };
+            let trust = Trust { authorities: config.authorities.clone(), ..Trust::default() };
             to_glance(&engine, &container, target, &access, &trust).await?;
         }
         _ => to_file(&engine, &container, Path::new(target)).await?,
@@ -112,6 +119,7 @@ pub(super) async fn snapshot(
 }
 
 async fn to_registry(
+    config: &Config,
     engine: &Arc<dyn Engine>,
     container: &ListedContainer,
     target: &str,
@@ -121,7 +129,13 @@ async fn to_registry(
         .map_err(|source| AgentError::Snapshot(SnapshotError::Name(source)))?;
     let credentials = credentials(arguments).map_err(AgentError::Snapshot)?;
     engine.commit(&container.id, &name).await.map_err(failed)?;
-    let pushed = engine.push(&name, credentials.as_ref()).await;
+    let mut pushed = engine.push(&name, credentials.as_ref()).await;
+    // Somebody who may pull is known to the document; they are asked for when nobody is let in.
+    if let (Err(EngineError::Refused { .. }), None) = (&pushed, &credentials)
+        && let Some(known) = credentials_of_document(config, &name).await
+    {
+        pushed = engine.push(&name, Some(&known)).await;
+    }
     // The instance does not need it, and its disk may be small.
     drop(engine.remove_image(&name).await);
     pushed.map_err(failed)?;
@@ -204,6 +218,16 @@ fn credentials(arguments: &SnapshotArguments) -> Result<Option<Credentials>, Sna
         return Ok(None);
     };
     Ok(Some(Credentials { username: username.clone(), password: line_of(path)? }))
+}
+
+/// Who the instance's own document says may use the registry. None: there is no such document now, or
+/// it does not say.
+async fn credentials_of_document(config: &Config, name: &ImageReference) -> Option<Credentials> {
+    let found = datasource::race(sources::sources(config), DATASOURCE_TIMEOUT).await.found?;
+    let document = userdata::load(&found.user_data?).ok()?;
+    let access = document.registries.get(name.registry.as_deref().unwrap_or(DEFAULT_REGISTRY))?;
+    let (username, password) = (access.username.clone()?, access.password.clone()?);
+    Some(Credentials { username, password })
 }
 
 fn access(arguments: &GlanceArguments) -> Result<GlanceAccess, SnapshotError> {

@@ -102,7 +102,7 @@ impl Seed {
 
     async fn get(&self, url: &Url, max_bytes: u64) -> Result<Option<Vec<u8>>, BrokenReason> {
         let broken = |error: FetchError| BrokenReason(error::chain(&error));
-        let trust = Trust { authorities: self.authorities.clone(), insecure: false };
+        let trust = Trust { authorities: self.authorities.clone(), ..Trust::default() };
         let client = fetch::client(url, &trust).map_err(broken)?;
         let host = host_of(url);
         let sent = client.get(url.clone()).send().await;

@@ -126,3 +126,34 @@ fn a_weak_entity_tag_validates_nothing() {
     check("etag", "W/\"a\"", None);
     check("last-modified", "Sat, 21 Nov 2026 12:00:00 GMT", Some("Sat, 21 Nov 2026 12:00:00 GMT"));
 }
+
+/// The document's proxy is asked, but for what the document has a direct way to.
+#[tokio::test]
+async fn the_documents_proxy_is_used() {
+    let whole = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789";
+    let (proxy, served) = serve_raw(&[whole]).await;
+    let direct = serve(|_| CONTENT.into_response()).await;
+    let access = ProxyAccess {
+        http: Some(format!("http://user:secret@{}", host_of(&proxy))),
+        https: None,
+        no_proxy: vec!["127.0.0.0/8".to_owned()],
+    };
+    let trust = Trust { proxy: Some(access), ..Trust::default() };
+    for url in [Url::parse("http://files.example/archive").unwrap(), direct] {
+        let answer = client(&url, &trust).unwrap().get(url).send().await.unwrap();
+        assert_eq!(answer.bytes().await.unwrap(), CONTENT);
+    }
+    let requests = served.await.unwrap();
+    assert!(requests[0].starts_with("get http://files.example/archive http/1.1\r"), "{requests:?}");
+    assert!(requests[0].contains("\nproxy-authorization: basic "), "{requests:?}");
+}
+
+#[test]
+fn a_proxy_that_is_none_is_an_error_without_its_text() {
+    let access = ProxyAccess { http: Some("no url: secret".to_owned()), ..ProxyAccess::default() };
+    let trust = Trust { proxy: Some(access), ..Trust::default() };
+    let error = client(&Url::parse("http://files.example/").unwrap(), &trust).unwrap_err();
+    let words = crate::error::chain(&error);
+    assert!(words.starts_with("proxy given in the document"), "{words}");
+    assert!(!words.contains("secret"), "{words}");
+}

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::engine::EngineError;
+use crate::engine::pull::PullProblem;
 use crate::image::registry::DEFAULT_REGISTRY;
 use crate::plan::{ImageReference, RegistryAccess};
 
@@ -17,6 +19,18 @@ impl Candidate {
     /// What an engine cannot be told for one pull.
     pub(crate) fn needs_own_client(&self) -> bool {
         self.access.ca.is_some() || self.access.insecure || self.access.token.is_some()
+    }
+
+    /// "Not found" with a digest in the name is about the digest.
+    pub(crate) fn more_precisely(&self, error: EngineError) -> EngineError {
+        match error {
+            EngineError::Pull { image, problem: PullProblem::NotFound, message }
+                if self.reference.digest.is_some() =>
+            {
+                EngineError::Pull { image, problem: PullProblem::NoSuchDigest, message }
+            }
+            error => error,
+        }
     }
 }
 

@@ -132,11 +132,11 @@ impl Images {
         let path = match location {
             ArchiveLocation::Path(path) => path.clone(),
             ArchiveLocation::Url(url) => {
-                let trust = Trust { authorities: self.authorities.clone(), insecure: false };
+                let trust = self.trust();
                 self.download(url, HeaderMap::new(), expected.as_ref(), &trust, report).await?
             }
             ArchiveLocation::Glance { image } => {
-                let trust = Trust { authorities: self.authorities.clone(), insecure: false };
+                let trust = self.trust();
                 let access = self.glance.as_ref();
                 let access = access.ok_or(SourceError::Glance(GlanceError::NoAccess))?;
                 let located = glance::locate(access, image, &trust).await;

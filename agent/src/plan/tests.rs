@@ -128,7 +128,7 @@ fn what_every_container_has() {
     });
     assert_eq!(container.create, expected);
     assert_eq!(plan.document_hash.len(), HASH_HEX_DIGITS);
-    assert_eq!(plan.outputs, OutputName::DEFAULT);
+    assert_eq!(plan.outputs, OutputName::DEFAULT.map(Output::from));
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Straight to the handle over HTTP.
 //!
 //! A signal has a `Content-Length` and is never sent chunked, because proxies on the way lose
-//! chunked bodies. Redirects are not followed: a handle is a credential for one host. No proxy of
+//! chunked bodies. Redirects are not followed: a handle is a credential for one host. Trust is
+//! the system's certificates and those of the agent's configuration and the document. No proxy of
 //! the environment is used, because most handles are on the instance's own network.
 
 use std::sync::OnceLock;
@@ -9,11 +10,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
-use reqwest::{Client, Method, RequestBuilder, Response};
+use reqwest::{Certificate, Client, Method, RequestBuilder, Response};
+use signal_protocol::signal::Signal;
 use url::Url;
 
-use crate::fetch::host_of;
-use crate::signal::{Handle, SendError, Transport, heat};
+use crate::fetch::{self, host_of};
+use crate::signal::{Handle, SendError, Spelling, Transport, heat};
 use crate::text;
 
 /// A relay answers in milliseconds; Neutron's metadata proxy gives up after 32 s.
@@ -27,11 +29,17 @@ const MAX_MESSAGE_BYTES: usize = 300;
 /// PUT to a URL, or POST to Heat.
 #[derive(Debug, Default)]
 pub struct Direct {
+    /// PEM; trusted beside the system's.
+    authorities: Vec<String>,
     plain: OnceLock<Client>,
     secure: OnceLock<Client>,
 }
 
 impl Direct {
+    pub fn new(authorities: Vec<String>) -> Direct {
+        Direct { authorities, ..Direct::default() }
+    }
+
     /// The client for the URL's scheme. The one for HTTPS loads the system's certificates, which
     /// costs a megabyte, so it is made only when it is needed.
     fn client(&self, url: &Url) -> Result<&Client, SendError> {
@@ -46,12 +54,18 @@ impl Direct {
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(0)
             .no_proxy();
-        if !is_secure {
-            builder = builder.tls_certs_only([]);
-        }
+        builder = match is_secure {
+            true => builder.tls_certs_merge(self.certificates()?),
+            false => builder.tls_certs_only([]),
+        };
         let client =
             builder.build().map_err(|source| SendError::NoClient { source: source.into() })?;
         Ok(slot.get_or_init(|| client))
+    }
+
+    fn certificates(&self) -> Result<Vec<Certificate>, SendError> {
+        let certificates = fetch::certificates(&self.authorities);
+        certificates.map_err(|source| SendError::NoClient { source: source.into() })
     }
 
     fn request(
@@ -78,6 +92,31 @@ impl Direct {
         token.map(str::to_owned).ok_or(SendError::NoToken)
     }
 
+    async fn put(&self, url: &Url, body: String) -> Result<(), SendError> {
+        acknowledged(url, self.request(Method::PUT, url, body)?).await.map(drop)
+    }
+
+    async fn put_spelled(
+        &self,
+        url: &Url,
+        spelling: Spelling,
+        body: &str,
+    ) -> Result<(), SendError> {
+        let heat = || body.to_owned();
+        let cloud_formation = || Signal::respelled(body.as_bytes()).unwrap_or_else(heat);
+        match spelling {
+            Spelling::Heat => self.put(url, heat()).await,
+            Spelling::CloudFormation => self.put(url, cloud_formation()).await,
+            Spelling::Either => match self.put(url, cloud_formation()).await {
+                // The first refusal is told if both are refused.
+                Err(error @ SendError::Refused { .. }) => {
+                    self.put(url, heat()).await.map_err(|_| error)
+                }
+                sent => sent,
+            },
+        }
+    }
+
     async fn post(&self, url: &Url, token: &str, body: &str) -> Result<(), SendError> {
         let request = self.request(Method::POST, url, body.to_owned())?;
         acknowledged(url, request.header("x-auth-token", token)).await.map(drop)
@@ -88,10 +127,7 @@ impl Direct {
 impl Transport for Direct {
     async fn send(&self, handle: &Handle, body: &str) -> Result<(), SendError> {
         match handle {
-            Handle::Put { url } => {
-                let request = self.request(Method::PUT, url, body.to_owned())?;
-                acknowledged(url, request).await.map(drop)
-            }
+            Handle::Put { url, spelling } => self.put_spelled(url, *spelling, body).await,
             Handle::HeatToken { url, token } => self.post(url, token, body).await,
             Handle::HeatPassword { url, auth_url, user_id, password, project_id } => {
                 let token = self.token(auth_url, user_id, password, project_id).await?;

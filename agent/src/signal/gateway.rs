@@ -49,6 +49,7 @@ use crate::signal::{Handle, SendError, Transport};
 use crate::text;
 
 pub use crate::signal::gateway::report::Reporter;
+pub(crate) use crate::signal::gateway::slot::PasswordSlot;
 
 /// Where every cloud has its metadata service.
 pub const METADATA_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(LINK_LOCAL_V4), 80);
@@ -296,7 +297,7 @@ impl Transport for Gateway {
 /// Path and query of a TempURL, if the whole request fits one TCP segment. A larger one could lose its
 /// body on the way, and nobody would know.
 fn small_put(handle: &Handle, body: &str) -> Option<String> {
-    let Handle::Put { url } = handle else { return None };
+    let Handle::Put { url, .. } = handle else { return None };
     if !url.path().starts_with("/v1/AUTH_") {
         return None;
     }
@@ -314,7 +315,7 @@ fn destination(handle: &Handle) -> Option<Destination> {
     let to = |url: &url::Url| Destination { url: url.to_string(), token: None, login: None };
     match handle {
         Handle::Instance => None,
-        Handle::Put { url } => Some(to(url)),
+        Handle::Put { url, .. } => Some(to(url)),
         Handle::HeatToken { url, token } => {
             Some(Destination { token: Some(token.clone()), ..to(url) })
         }

@@ -20,6 +20,9 @@ pub enum Handle {
     Put {
         #[serde(with = "url_text")]
         url: Url,
+        /// An outbox of an earlier version has none.
+        #[serde(default)]
+        spelling: Spelling,
     },
     /// Heat's `TOKEN_SIGNAL`: POST with a token that Heat made.
     HeatToken {
@@ -39,6 +42,19 @@ pub enum Handle {
     },
     /// No handle was given, but a relay at the metadata address knows the instance by its id.
     Instance,
+}
+
+/// How the members of a signal are called in a PUT. Everybody else takes Heat's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Spelling {
+    /// `status`, `reason`, `id`, `data`.
+    #[default]
+    Heat,
+    /// `Status`, `Reason`, `UniqueId`, `Data`.
+    CloudFormation,
+    /// CloudFormation's, and Heat's if that is refused: both kinds of handles have such URLs.
+    Either,
 }
 
 /// A handle is a credential and must not reach a log.
@@ -72,8 +88,24 @@ impl HandleError {
 }
 
 impl Handle {
+    /// A URL as it stands in a document. A presigned one of CloudFormation's is what a handle of
+    /// CloudFormation's gives; one of Heat's own gives JSON.
     pub fn from_url(url: &str) -> Result<Handle, HandleError> {
-        Ok(Handle::Put { url: http_url(url)? })
+        let url = http_url(url)?;
+        let spelling = match is_presigned(&url) {
+            true => Spelling::Either,
+            false => Spelling::Heat,
+        };
+        Ok(Handle::Put { url, spelling })
+    }
+
+    /// The same handle, told in a spelling that somebody knows to be the right one.
+    #[must_use]
+    pub fn spelled(self, spelling: Spelling) -> Handle {
+        match self {
+            Handle::Put { url, .. } => Handle::Put { url, spelling },
+            other => other,
+        }
     }
 
     /// Reads Heat's `signal` attribute. None is `NO_SIGNAL`: nothing is to be sent.
@@ -93,10 +125,10 @@ impl Handle {
         let url = http_url(url)?;
         let credentials = (text("auth_url"), text("user_id"), text("password"), text("project_id"));
         let (Some(auth_url), Some(user_id), Some(password), Some(project_id)) = credentials else {
-            return Ok(Some(Handle::Put { url }));
+            return Ok(Some(Handle::Put { url, spelling: Spelling::Heat }));
         };
         if carries_permission(&url) {
-            return Ok(Some(Handle::Put { url }));
+            return Ok(Some(Handle::Put { url, spelling: Spelling::Heat }));
         }
         Ok(Some(Handle::HeatPassword {
             url,
@@ -120,7 +152,7 @@ impl Handle {
     /// Host and port, which may be shown; the rest of the URL may not.
     pub fn host(&self) -> String {
         match self {
-            Handle::Put { url }
+            Handle::Put { url, .. }
             | Handle::HeatToken { url, .. }
             | Handle::HeatPassword { url, .. } => host_of(url),
             Handle::Instance => "the metadata address".to_owned(),
@@ -137,6 +169,12 @@ fn http_url(text: &str) -> Result<Url, HandleError> {
 /// True for a TempURL and for a presigned CloudFormation URL.
 fn carries_permission(url: &Url) -> bool {
     url.query_pairs().any(|(name, _)| matches!(name.as_ref(), "temp_url_sig" | "Signature"))
+}
+
+/// Of a wait condition's handle, by CloudFormation's rules.
+fn is_presigned(url: &Url) -> bool {
+    let is_wait_condition = url.path().contains("/waitcondition/");
+    is_wait_condition && url.query_pairs().any(|(name, _)| name == "Signature")
 }
 
 mod url_text {
@@ -180,6 +218,22 @@ mod tests {
         check(json!({"endpoint": "http://h/signal"}), Err(HandleError::UnknownForm));
         check(json!({"alarm_url": "ftp://r/x"}), Err(HandleError::NotHttp));
         check(json!({"alarm_url": "not a url"}), Err(HandleError::NotHttp));
+    }
+
+    #[test]
+    fn the_spelling_is_that_of_whoever_gave_the_handle() {
+        let check = |handle: Handle, expect: Spelling| {
+            assert!(matches!(handle, Handle::Put { spelling, .. } if spelling == expect));
+        };
+        let presigned = "http://h/v1/waitcondition/arn?SignatureVersion=2&Signature=1";
+        check(Handle::from_url(presigned).unwrap(), Spelling::Either);
+        let template = json!({ "alarm_url": presigned });
+        let of_heat = Handle::from_json(template.as_object().unwrap()).unwrap().unwrap();
+        check(of_heat.clone(), Spelling::Heat);
+        check(of_heat.spelled(Spelling::CloudFormation), Spelling::CloudFormation);
+        check(Handle::from_url("http://r/v1/a/c/o?temp_url_sig=1").unwrap(), Spelling::Heat);
+        let of_old: Handle = serde_json::from_str(r#"{"put": {"url": "http://r/x"}}"#).unwrap();
+        check(of_old, Spelling::Heat);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use signal_protocol::signal::{MAX_SIGNAL_BYTES, Signal, Status};
 
 use crate::durable;
 use crate::signal::Handle;
+use crate::signal::ways::Way;
 
 /// A signal's body and its handle, escaped as JSON strings.
 const MAX_ENTRY_BYTES: u64 = 3 * MAX_SIGNAL_BYTES as u64;
@@ -28,6 +29,9 @@ pub struct Entry {
     pub instance_id: String,
     pub document_hash: String,
     pub handle: Handle,
+    /// An outbox of an earlier version has none.
+    #[serde(default)]
+    pub way: Way,
     pub id: String,
     pub status: Status,
     pub reason: Option<String>,
@@ -134,6 +138,7 @@ mod tests {
             instance_id: "i-1".to_owned(),
             document_hash: "0123".to_owned(),
             handle: Handle::from_url("http://r.example/x?temp_url_sig=1").unwrap(),
+            way: Way::Any,
             id: id.to_owned(),
             status: Status::Success,
             reason: Some("running".to_owned()),

@@ -63,6 +63,23 @@ impl fmt::Debug for RegistryAccess {
     }
 }
 
+/// By whom to speak to those that images and archives come from.
+#[derive(Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ProxyAccess {
+    /// For http URLs; it may have a password in it.
+    pub http: Option<String>,
+    /// For https URLs.
+    pub https: Option<String>,
+    /// Hosts, domains and networks that are spoken to directly.
+    pub no_proxy: Vec<String>,
+}
+
+impl fmt::Debug for ProxyAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProxyAccess").field("no_proxy", &self.no_proxy).finish_non_exhaustive()
+    }
+}
+
 /// How to speak to Glance.
 #[derive(Clone, Default, PartialEq, Eq, Serialize)]
 pub struct GlanceAccess {
@@ -152,10 +169,15 @@ mod tests {
             application_credential_secret: Some(secret.to_owned()),
             ..GlanceAccess::default()
         };
+        let proxy = ProxyAccess {
+            https: Some(format!("http://u:{secret}@p.example")),
+            ..ProxyAccess::default()
+        };
         let url = Url::parse("http://h/v1/a/c/o?temp_url_sig=s3cret").expect("a URL");
         let printed = [
             format!("{registry:?}"),
             format!("{glance:?}"),
+            format!("{proxy:?}"),
             format!("{:?}", FileContent::new(secret)),
             format!("{:?}", ArchiveLocation::Url(url)),
         ];

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Map;
 use url::Url;
 
-use crate::userdata::access::{DeviceSelector, GlanceAccess, RegistryAccess};
+use crate::userdata::access::{DeviceSelector, GlanceAccess, ProxyAccess, RegistryAccess};
 use crate::userdata::diagnostic::Warning;
 use crate::userdata::image::ImageReference;
 use crate::userdata::read::files::FileDefinition;
@@ -26,11 +26,12 @@ pub struct Document {
     pub(crate) secrets: BTreeMap<String, FileDefinition>,
     pub(crate) configs: BTreeMap<String, FileDefinition>,
     pub registries: BTreeMap<String, RegistryAccess>,
+    pub proxy: Option<ProxyAccess>,
     pub glance: Option<GlanceAccess>,
     /// In PEM.
     pub certificate_authorities: Vec<String>,
     pub signal: SignalSection,
-    pub outputs: Vec<OutputName>,
+    pub outputs: Vec<Output>,
     pub warnings: Vec<Warning>,
 }
 
@@ -92,6 +93,61 @@ pub struct SignalSection {
     pub timeout: Duration,
     /// How many lines of the container's log a FAILURE carries.
     pub log_lines: u32,
+    pub style: SignalStyle,
+    pub transport: SignalTransport,
+}
+
+/// How the members of the signal are called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SignalStyle {
+    /// As the handle's form says.
+    #[default]
+    Auto,
+    /// CloudFormation's way.
+    Aws,
+    Heat,
+}
+
+impl SignalStyle {
+    pub(crate) const WORDS: [(&'static str, SignalStyle); 3] =
+        [("auto", SignalStyle::Auto), ("aws", SignalStyle::Aws), ("heat", SignalStyle::Heat)];
+}
+
+/// By which way the signal goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SignalTransport {
+    /// By every way that there is.
+    #[default]
+    Auto,
+    Metadata,
+    /// To the handle's URL only, which has to be presigned by CloudFormation's rules.
+    Cfn,
+    /// To Heat's API only.
+    Heat,
+    /// To the handle's URL only, which has to be a TempURL.
+    TempUrl,
+    /// To the handle's URL only, which has to be a relay's own.
+    Relay,
+    /// Into Nova's password slot.
+    Password,
+    /// Nowhere but the console.
+    Console,
+}
+
+impl SignalTransport {
+    pub(crate) const WORDS: [(&'static str, SignalTransport); 9] = [
+        ("auto", SignalTransport::Auto),
+        ("metadata", SignalTransport::Metadata),
+        ("cfn", SignalTransport::Cfn),
+        ("heat", SignalTransport::Heat),
+        ("tempurl", SignalTransport::TempUrl),
+        ("relay", SignalTransport::Relay),
+        ("password", SignalTransport::Password),
+        ("console", SignalTransport::Console),
+        ("none", SignalTransport::Console),
+    ];
 }
 
 /// The handle, as the document gives it.
@@ -142,14 +198,43 @@ pub enum PullPolicy {
 }
 
 impl PullPolicy {
-    /// Compose has two words for `missing`, Kubernetes a third.
-    pub(crate) const WORDS: [(&'static str, PullPolicy); 5] = [
+    /// Compose has two words for `missing`; Kubernetes has capitals.
+    pub(crate) const WORDS: [(&'static str, PullPolicy); 7] = [
         ("always", PullPolicy::Always),
         ("missing", PullPolicy::Missing),
         ("never", PullPolicy::Never),
         ("if_not_present", PullPolicy::Missing),
+        ("Always", PullPolicy::Always),
         ("IfNotPresent", PullPolicy::Missing),
+        ("Never", PullPolicy::Never),
     ];
+}
+
+/// One entry of a signal's `data`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// What it is called in `data`.
+    pub name: String,
+    pub source: OutputName,
+    /// A place in it, with dots between the names.
+    pub path: Option<String>,
+}
+
+impl From<OutputName> for Output {
+    fn from(source: OutputName) -> Output {
+        Output { name: source.as_str().to_owned(), source, path: None }
+    }
+}
+
+/// One under its own name is that name, as it was before there were others: the document's hash is
+/// taken over it.
+impl Serialize for Output {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if *self == Output::from(self.source) {
+            return self.source.serialize(serializer);
+        }
+        (&self.name, self.source, &self.path).serialize(serializer)
+    }
 }
 
 /// What a signal's `data` may carry. The first nine names are those of Heat's Docker plugin.

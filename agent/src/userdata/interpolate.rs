@@ -5,6 +5,9 @@
 //! for a name that is unknown or empty, `${NAME-default}` for one that is unknown; `$${` is `${`,
 //! and `$$` is `$`, as Compose has it. A `$` before anything else is itself, so that a command's
 //! `$HOME` reaches its shell. Nothing is run, and what was put in is not looked at again.
+//!
+//! An entry of `environment` that has no value is an old way to say `NAME: ${NAME}`, and gets one
+//! here too.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +56,20 @@ pub(crate) fn interpolate(
             names.visit(&mut entry.value)?;
         }
     }
+    names.give_values(root)?;
+    if let Some(Content::Map(services)) = content_of(root, &["services"]) {
+        services.iter_mut().try_for_each(|service| names.give_values(&mut service.value))?;
+    }
     Ok(())
+}
+
+const ENVIRONMENT: [&str; 3] = ["environment", "env", "Env"];
+
+/// What stands under one of these keys.
+fn content_of<'a>(node: &'a mut Node, keys: &[&str]) -> Option<&'a mut Content> {
+    let Content::Map(entries) = &mut node.content else { return None };
+    let entry = entries.iter_mut().find(|entry| keys.contains(&entry.key.as_str()))?;
+    Some(&mut entry.value.content)
 }
 
 struct Names<'a> {
@@ -79,6 +95,51 @@ impl Names<'_> {
                 entries.iter_mut().try_for_each(|entry| self.visit(&mut entry.value))
             }
         }
+    }
+
+    /// Values for those variables of a service that are only named.
+    fn give_values(&mut self, service: &mut Node) -> Result<(), Diagnostic> {
+        match content_of(service, &ENVIRONMENT) {
+            Some(Content::Map(entries)) => {
+                for entry in entries.iter_mut().filter(|entry| entry.value.is_null()) {
+                    let label = quote_key(&entry.key);
+                    let text = self.value_of_variable(&entry.key, &label, entry.key_position)?;
+                    entry.value.content = Content::Scalar(Scalar { text, quoted: true });
+                }
+            }
+            Some(Content::List(items)) => {
+                for item in items {
+                    let position = item.position;
+                    let Content::Scalar(scalar) = &mut item.content else { continue };
+                    if !scalar.is_null() && !scalar.text.contains('=') {
+                        // What has no name in front of it may be a value that was meant for one.
+                        let label = "in `environment`";
+                        let value = self.value_of_variable(&scalar.text, label, position)?;
+                        scalar.text = format!("{}={value}", scalar.text);
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn value_of_variable(
+        &mut self,
+        name: &str,
+        label: &str,
+        position: Position,
+    ) -> Result<String, Diagnostic> {
+        let found = self.find(name, position);
+        if found.is_none() && self.facts.instance.is_none() {
+            let message = format!("a variable {label} is known on the instance only");
+            self.context.warn("instance_unknown", position, message);
+            return Ok(placeholder(name));
+        }
+        let value = found.ok_or_else(|| no_value(label, position))?;
+        self.n_bytes += value.len();
+        self.check_size(0, position)?;
+        Ok(value)
     }
 
     fn replace(&mut self, text: &str, position: Position) -> Result<String, Diagnostic> {
@@ -168,6 +229,13 @@ impl Names<'_> {
                 .suggest("give it under `inputs`, or write `$${` for a variable of the shell"),
         }
     }
+}
+
+fn no_value(label: &str, position: Position) -> Diagnostic {
+    let message = format!(
+        "a variable {label} has no value, and neither `inputs` nor the instance's metadata has one"
+    );
+    Diagnostic::new("missing_value", position, message).suggest("write `\"\"` for an empty value")
 }
 
 enum Default<'a> {

@@ -2,7 +2,7 @@
 
 use crate::userdata::context::Context;
 use crate::userdata::diagnostic::{Diagnostic, Position, Warning};
-use crate::userdata::document::{Document, OutputName, SignalSection};
+use crate::userdata::document::{Document, Output, OutputName, SignalSection};
 use crate::userdata::fields::Fields;
 use crate::userdata::inputs::{self, Input};
 use crate::userdata::interpolate::{Facts, interpolate};
@@ -14,7 +14,9 @@ use crate::userdata::schema::refused::REFUSED_KEYS;
 use crate::userdata::schema::service::SERVICE_KEYS;
 use crate::userdata::services::{self, MAIN_SERVICE};
 use crate::userdata::yaml::{self, Content, Node};
-use crate::userdata::{decode, definitions, forms, legacy, signal_section, together};
+use crate::userdata::{
+    decode, definitions, forms, legacy, outputs_section, signal_section, together,
+};
 
 /// Parses the text of a document, with or without its `#docker` line, as far as that can be done
 /// without an instance.
@@ -120,8 +122,8 @@ fn read_document(root: &Node, facts: &Facts, mut context: Context) -> Result<Doc
         None => SignalSection::default(),
     };
     let outputs = match fields.get("outputs") {
-        Some(field) => signal_section::outputs(field.key.name, field.node)?,
-        None => OutputName::DEFAULT.to_vec(),
+        Some(field) => outputs_section::read(field.key.name, field.node)?,
+        None => OutputName::DEFAULT.map(Output::from).to_vec(),
     };
     let mut document = Document {
         services: Vec::new(),
@@ -131,6 +133,7 @@ fn read_document(root: &Node, facts: &Facts, mut context: Context) -> Result<Doc
         secrets: Default::default(),
         configs: Default::default(),
         registries: Default::default(),
+        proxy: None,
         glance: None,
         certificate_authorities: Vec::new(),
         signal,
@@ -141,6 +144,7 @@ fn read_document(root: &Node, facts: &Facts, mut context: Context) -> Result<Doc
         let (label, node) = (field.key.name, field.node);
         match label {
             "registries" => document.registries = place::registries(label, node)?,
+            "proxy" => document.proxy = Some(place::proxy(node)?),
             "glance" => document.glance = Some(place::glance(node)?),
             "ca_certificates" => {
                 document.certificate_authorities = place::certificates(label, node)?;
@@ -154,12 +158,20 @@ fn read_document(root: &Node, facts: &Facts, mut context: Context) -> Result<Doc
     }
     let written = match fields.get("services") {
         Some(field) => services::read_all(&fields, field, &document, facts, &mut context)?,
+        None if fields.get("profiles").is_some() => return Err(stray_profiles(&fields)),
         None => vec![services::read(MAIN_SERVICE, &fields, &document.signal, facts, &mut context)?],
     };
     together::check(&document, &written)?;
     document.services = written.into_iter().map(|written| written.service).collect();
     document.warnings = context.warnings;
     Ok(document)
+}
+
+/// Whether the only service is to run is no question.
+fn stray_profiles(fields: &Fields<'_>) -> Diagnostic {
+    let position = fields.get("profiles").map_or(fields.position(), |field| field.position);
+    let message = "`profiles` chooses among `services`, and this document has none";
+    Diagnostic::new("stray_key", position, message).suggest("remove it, or write `services`")
 }
 
 /// A key of a service that stands beside `services` was meant for one of them.

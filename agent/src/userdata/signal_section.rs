@@ -1,4 +1,4 @@
-//! `signal` and `outputs`: whom to tell, when, and what.
+//! `signal`: whom to tell, when, and how.
 //!
 //! `signal` is a URL, or the handle's `signal` attribute as Heat gives it (a JSON string, or the
 //! same JSON pasted into the document, where it is a YAML map), or our own map around either.
@@ -9,14 +9,13 @@ use serde_json::Map;
 use url::Url;
 
 use crate::userdata::diagnostic::{Diagnostic, Position, Warning, quote_key};
-use crate::userdata::document::{OutputName, SignalSection, SignalTarget, When};
+use crate::userdata::document::{SignalSection, SignalStyle, SignalTarget, SignalTransport, When};
 use crate::userdata::fields::Fields;
 use crate::userdata::read::plain::small;
-use crate::userdata::scalar::{any_text, bad, duration, text, word, wrong_type};
+use crate::userdata::scalar::{bad, duration, text, word, wrong_type};
 use crate::userdata::schema::Kind;
 use crate::userdata::schema::parts::SIGNAL;
-use crate::userdata::suggest::nearest;
-use crate::userdata::yaml::{Content, Node};
+use crate::userdata::yaml::{Content, Entry, Node};
 
 /// Services, firewalls and proxies cut longer ones; a CloudFormation URL has about 600.
 pub(crate) const MAX_SIGNAL_URL_BYTES: usize = 8 * 1024;
@@ -43,6 +42,8 @@ impl Default for SignalSection {
             stable_for: DEFAULT_STABLE_FOR,
             timeout: DEFAULT_TIMEOUT,
             log_lines: DEFAULT_LOG_LINES,
+            style: SignalStyle::Auto,
+            transport: SignalTransport::Auto,
         }
     }
 }
@@ -50,18 +51,88 @@ impl Default for SignalSection {
 /// Reads the value of `signal`.
 pub(crate) fn read(node: &Node, warnings: &mut Vec<Warning>) -> Result<SignalSection, Diagnostic> {
     let is_heat = HEAT_KEYS.iter().any(|key| node.get(key).is_some());
-    match &node.content {
-        Content::Map(entries) if entries.is_empty() => Ok(SignalSection::default()),
-        Content::Map(_) if !is_heat => read_map(node, warnings),
-        _ => Ok(SignalSection { target: target(node, warnings)?, ..SignalSection::default() }),
+    let section = match &node.content {
+        Content::Map(entries) if entries.is_empty() => SignalSection::default(),
+        Content::Map(entries) if is_heat => read_mixed(node, entries, warnings)?,
+        Content::Map(_) => read_map(node, warnings)?,
+        _ => SignalSection { target: target(node, warnings)?, ..SignalSection::default() },
+    };
+    check_transport(&section, node.position)?;
+    Ok(section)
+}
+
+/// Heat's attribute, perhaps with keys of ours between its own: no key is in both.
+fn read_mixed(
+    node: &Node,
+    entries: &[Entry],
+    warnings: &mut Vec<Warning>,
+) -> Result<SignalSection, Diagnostic> {
+    let is_ours = |entry: &&Entry| {
+        let written = entry.key.as_str();
+        SIGNAL.keys.iter().any(|key| key.name == written || key.aliases.contains(&written))
+    };
+    let (ours, heats): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(is_ours);
+    let map = |entries: Vec<&Entry>| Node {
+        position: node.position,
+        content: Content::Map(entries.into_iter().cloned().collect()),
+    };
+    let section = read_map(&map(ours), warnings)?;
+    if section.target.is_some() {
+        return Err(two_handles(node.position));
     }
+    Ok(SignalSection { target: target(&map(heats), warnings)?, ..section })
+}
+
+fn two_handles(position: Position) -> Diagnostic {
+    let message = "`signal` gives two handles, and only one can be signalled";
+    Diagnostic::new("bad_signal", position, message)
+}
+
+/// A document that names a kind of handle is told here, and not by a signal that is lost, that it
+/// was given another.
+fn check_transport(section: &SignalSection, position: Position) -> Result<(), Diagnostic> {
+    let (fits, wanted) = match section.transport {
+        SignalTransport::Cfn => (has_in_query(section, "Signature"), "a presigned URL"),
+        SignalTransport::TempUrl => (has_in_query(section, "temp_url_sig"), "a TempURL"),
+        SignalTransport::Relay => {
+            let path = url_of(section).map(|url| url.path().to_owned());
+            let is_relays = path.is_some_and(|path| path.contains("/api/v1/handles/"));
+            (is_relays, "a relay's signal URL")
+        }
+        SignalTransport::Heat => {
+            let keys = ["token", "password"];
+            let has_login = matches!(&section.target, Some(SignalTarget::Json(json))
+                if keys.iter().any(|key| json.contains_key(*key)));
+            (has_login, "a handle with `token`, or with user and password")
+        }
+        SignalTransport::Auto
+        | SignalTransport::Metadata
+        | SignalTransport::Password
+        | SignalTransport::Console => return Ok(()),
+    };
+    if fits {
+        return Ok(());
+    }
+    let message = format!("`transport` of `signal` needs {wanted}, which `signal` does not give");
+    Err(Diagnostic::new("bad_signal", position, message).suggest("leave `transport` out"))
+}
+
+/// The URL that a signal is put to.
+fn url_of(section: &SignalSection) -> Option<Url> {
+    match section.target.as_ref()? {
+        SignalTarget::Url(url) => Some(url.clone()),
+        SignalTarget::Json(json) => parse_url(json.get("alarm_url")?.as_str()?),
+    }
+}
+
+fn has_in_query(section: &SignalSection, name: &str) -> bool {
+    url_of(section).is_some_and(|url| url.query_pairs().any(|(found, _)| found == name))
 }
 
 fn read_map(node: &Node, warnings: &mut Vec<Warning>) -> Result<SignalSection, Diagnostic> {
     let fields = Fields::of("`signal`", node, SIGNAL.keys)?;
     if let (Some(_), Some(json)) = (fields.get("url"), fields.get("json")) {
-        let message = "`json` and `url` are two handles, and only one can be signalled";
-        return Err(Diagnostic::new("bad_signal", json.position, message));
+        return Err(two_handles(json.position));
     }
     let mut section = SignalSection::default();
     for field in fields.iter() {
@@ -72,11 +143,26 @@ fn read_map(node: &Node, warnings: &mut Vec<Warning>) -> Result<SignalSection, D
             "when" => section.when = Some(word(label, node, &When::WORDS, Kind::When.shape())?),
             "stable_for" => section.stable_for = duration(label, node)?,
             "timeout" => section.timeout = duration(label, node)?,
+            "style" => section.style = word(label, node, &SignalStyle::WORDS, STYLES)?,
+            "transport" => section.transport = transport(label, node)?,
             _ => section.log_lines = small(label, node, 0, MAX_LOG_LINES)?,
         }
     }
     check_times(&section, node.position)?;
     Ok(section)
+}
+
+const STYLES: &str = "auto, aws or heat";
+
+const TRANSPORTS: &str = "auto, metadata, cfn, heat, tempurl, relay, password, console or none";
+
+fn transport(label: &str, node: &Node) -> Result<SignalTransport, Diagnostic> {
+    if matches!(&node.content, Content::Scalar(scalar) if scalar.text == "zaqar") {
+        let message = "the agent does not send by Zaqar";
+        return Err(Diagnostic::new("bad_word", node.position, message)
+            .suggest("give the handle the signal_transport TEMP_URL_SIGNAL"));
+    }
+    word(label, node, &SignalTransport::WORDS, TRANSPORTS)
 }
 
 /// Without this a document could only ever end in FAILURE.
@@ -183,29 +269,4 @@ pub(crate) fn parse_url(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
     let is_http = matches!(url.scheme(), "http" | "https") && url.host_str().is_some();
     is_http.then_some(url)
-}
-
-/// Reads the value of `outputs`.
-pub(crate) fn outputs(label: &str, node: &Node) -> Result<Vec<OutputName>, Diagnostic> {
-    let Content::List(items) = &node.content else {
-        return Err(wrong_type(label, node, Kind::Outputs.shape()));
-    };
-    let mut outputs = Vec::with_capacity(items.len());
-    for item in items {
-        let written = any_text(label, item)?;
-        let Some(name) = OutputName::ALL.into_iter().find(|name| name.as_str() == written) else {
-            let message = format!("{} has no output of this name", quote_key(label));
-            let diagnostic = Diagnostic::new("unknown_output", item.position, message);
-            return Err(match nearest(written, Kind::Outputs.words()) {
-                Some(meant) => diagnostic.suggest(format!("did you mean {meant}?")),
-                None => diagnostic,
-            });
-        };
-        if outputs.contains(&name) {
-            let message = format!("{} names one output twice", quote_key(label));
-            return Err(Diagnostic::new("duplicate_key", item.position, message));
-        }
-        outputs.push(name);
-    }
-    Ok(outputs)
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::userdata::document::{OutputName, SignalTarget, When};
+use crate::userdata::document::{Output, OutputName, SignalTarget, When};
 
 fn check_error(text: &str, expected: &str) {
     let shown = match parse(text) {
@@ -14,7 +14,7 @@ fn the_readme_example() {
     let text = "#docker\nimage: centos\ncmd: \"while true; do date ; sleep 1; done\"\n";
     let document = load(text.as_bytes()).unwrap();
     assert_eq!(document.services[0].image.to_string(), "centos");
-    assert_eq!(document.outputs, OutputName::DEFAULT);
+    assert_eq!(document.outputs, OutputName::DEFAULT.map(Output::from));
     assert_eq!(document.signal.target, None);
     assert!(document.warnings.is_empty());
 }
@@ -76,8 +76,32 @@ fn errors_name_the_place_and_the_way_out() {
             "bad_restart line 2, column 10: `restart` must be no, always, on-failure[:retries] or unless-stopped; did you mean always?",
         ),
         (
-            "image: a\nenvironment:\n  PASSWORD:\n",
-            "missing_value line 3, column 11: an entry of `environment` has no value; write `\"\"` for an empty value",
+            "image: a\nprofiles: [debug]\n",
+            "stray_key line 2, column 1: `profiles` chooses among `services`, and this document has none; remove it, or write `services`",
+        ),
+        (
+            "image: a\nsignal: {url: 'http://h/x', alarm_url: 'http://h/x'}\n",
+            "bad_signal line 2, column 9: `signal` gives two handles, and only one can be signalled",
+        ),
+        (
+            "image: a\nsignal: {url: 'http://h/x', transport: tempurl}\n",
+            "bad_signal line 2, column 9: `transport` of `signal` needs a TempURL, which `signal` does not give; leave `transport` out",
+        ),
+        (
+            "image: a\nsignal: {transport: zaqar}\n",
+            "bad_word line 2, column 21: the agent does not send by Zaqar; give the handle the signal_transport TEMP_URL_SIGNAL",
+        ),
+        (
+            "image: a\nsignal: {style: asw}\n",
+            "bad_word line 2, column 17: `style` must be auto, aws or heat; did you mean aws?",
+        ),
+        (
+            "image: a\noutputs: {a: network_ip..b}\n",
+            "bad_output line 2, column 14: `outputs` must be a map to names of outputs, with places in them after dots",
+        ),
+        (
+            "image: a\nproxy: {no_proxy: '*'}\n",
+            "missing_key line 2, column 8: `proxy` needs the key `http` or `https`",
         ),
         (
             "image: a\nsignal: {when: runing}\n",
@@ -126,7 +150,6 @@ fn no_message_quotes_a_value() {
         "image: a\ncpus: SECRET\n",
         "image: a\nrestart: SECRET\n",
         "image: a\nenvironment: SECRET\n",
-        "image: a\nenvironment: [SECRET]\n",
         "image: a\nenvironment: ['=SECRET']\n",
         "image: a\nenvironment: {A: [SECRET]}\n",
         "image: a\nports: [SECRET]\n",
@@ -139,6 +162,11 @@ fn no_message_quotes_a_value() {
         "image: a\nsignal: {when: SECRET}\n",
         "image: a\nsignal: {timeout: SECRET}\n",
         "image: a\noutputs: [SECRET]\n",
+        "image: a\noutputs: {a: SECRET}\n",
+        "image: a\nproxy: {http: SECRET}\n",
+        "image: a\nproxy: {http: 'http://p', no_proxy: 'SECRET!'}\n",
+        "image: a\nsignal: {transport: SECRET}\n",
+        "image: a\nsignal: {url: 'http://SECRET/x', transport: cfn}\n",
         "image: a\nhealthcheck: {test: [SECRET]}\n",
         "image: a\ncmd: \"SECRET\nuser: b\n",
         "image: a\nuser: SECRET: SECRET\n",
@@ -261,6 +289,11 @@ fn variables_are_replaced() {
             "${instance.name} $ $HOME $(date)",
         ),
         ("inputs: {v: 'x: [y]'}\nenvironment: {A: '${v}'}", "x: [y]"),
+        ("inputs: {A: '${x}'}\nenvironment: {A: }", "${x}"),
+        ("inputs: {A: 1.10}\nenvironment: [A]", "1.10"),
+        ("inputs: {A: 'null'}\nEnv: {A: ~}", "null"),
+        ("inputs: {A: ''}\nenv: {A: null}", ""),
+        ("inputs: {a: b}\nenvironment: {A: '', B: '${a}'}", ""),
     ];
     for (keys, expected) in cases {
         check_value(keys, expected);
@@ -275,6 +308,56 @@ fn on_a_workstation_a_placeholder_stands_for_the_instance() {
     assert_eq!(warnings, ["instance_unknown"; 2]);
     let facts = Facts { instance: Some(Default::default()), default_image: None };
     assert_eq!(parse_with(text, &facts).unwrap_err().code, "unknown_variable");
+}
+
+/// Named and not given: what the instance has for it, or nothing that runs.
+#[test]
+fn a_variable_without_a_value_has_the_instances() {
+    let facts = |entries: &[(&str, &str)]| Facts {
+        instance: Some(
+            entries.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        ),
+        default_image: None,
+    };
+    let texts = [
+        "#docker\nimage: a\nenvironment: {TIER: }\n",
+        "#docker\nimage: a\nenvironment: [TIER]\n",
+        "#docker\nservices: {web: {image: a, environment: [TIER]}}\n",
+    ];
+    for text in texts {
+        let document = parse_with(text, &facts(&[("meta.TIER", "front: 1")])).unwrap();
+        let plan = crate::plan::Plan::new(&document, std::path::Path::new("/state"));
+        assert_eq!(plan.containers[0].create["Env"][0], "TIER=front: 1", "{text}");
+        let error = parse_with(text, &facts(&[("meta.TEER", "hunter2")])).unwrap_err();
+        assert_eq!(error.code, "missing_value", "{text}");
+        let document = parse(text).unwrap();
+        assert_eq!(document.warnings[0].code, "instance_unknown", "{text}");
+    }
+    // What stands where a name is expected may be a value.
+    let text = "#docker\nimage: a\nenvironment: [hunter2]\n";
+    let error = parse_with(text, &facts(&[])).unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+    let warnings = parse(text).unwrap().warnings;
+    assert!(!format!("{warnings:?}").contains("hunter2"), "{warnings:?}");
+    // In the forms of others it is an error, as it is there.
+    let konlet = "#docker-cmd\na: {image: a, environment: [A]}\n";
+    assert_eq!(parse(konlet).unwrap_err().code, "missing_value");
+}
+
+/// Heat's attribute may have our keys between its own.
+#[test]
+fn heats_keys_and_ours_stand_side_by_side() {
+    let text =
+        "image: a\nsignal: {endpoint: 'http://h/s', token: t, when: exit, transport: heat}\n";
+    let signal = parse(text).unwrap().signal;
+    let Some(SignalTarget::Json(json)) = signal.target else { panic!("{signal:?}") };
+    assert_eq!(json.keys().collect::<Vec<_>>(), ["endpoint", "token"]);
+    assert_eq!(signal.when, Some(When::Exit));
+    assert_eq!(
+        parse(&text.replace("exit", "exti")).unwrap_err().code,
+        "bad_word",
+        "a wrong word is not taken for Heat's"
+    );
 }
 
 #[test]

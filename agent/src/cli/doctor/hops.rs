@@ -33,12 +33,11 @@ pub(super) fn url_of(target: &SignalTarget) -> Option<Url> {
 }
 
 /// Asks for the root of the URL's server: a handle's own path would be a signal, or its credential.
-pub(super) async fn reach(url: &Url, authorities: &[String]) -> Result<Reached, String> {
+pub(super) async fn reach(url: &Url, trust: &Trust) -> Result<Reached, String> {
     let mut root = url.clone();
     root.set_path("/");
     root.set_query(None);
-    let trust = Trust { authorities: authorities.to_vec(), insecure: false };
-    let client = fetch::client(&root, &trust).map_err(|error| chain(&error))?;
+    let client = fetch::client(&root, trust).map_err(|error| chain(&error))?;
     let host = host_of(&root);
     let response = client
         .head(root)
@@ -84,7 +83,8 @@ pub(super) async fn image_source(
     };
     let ca = plan.registries.get(&registry).and_then(|access| access.ca.clone());
     let authorities = [authorities, &plan.certificate_authorities, &Vec::from_iter(ca)].concat();
-    match reach(&url, &authorities).await {
+    let trust = Trust { authorities, insecure: false, proxy: plan.proxy.clone() };
+    match reach(&url, &trust).await {
         Ok(reached) => good("image", format!("{image} is not here yet; {} answers", reached.host)),
         Err(error) => broken(
             "image",

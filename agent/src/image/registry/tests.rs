@@ -78,7 +78,7 @@ async fn a_token_is_asked_for_where_the_registry_says() {
         let reference = ImageReference::parse(&format!("{address}/{image}")).unwrap();
         let access = RegistryAccess { insecure: true, ..access };
         let candidate = Candidate { reference, access };
-        let trust = Trust { authorities: Vec::new(), insecure: true };
+        let trust = Trust { insecure: true, ..Trust::default() };
         let platform = Platform::of(Some("linux/amd64"));
         let directory = directory.path();
         let fetched =

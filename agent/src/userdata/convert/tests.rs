@@ -176,3 +176,181 @@ volumes:
     let built = "services: {web: {build: .}}";
     assert_eq!(convert(Origin::Compose, built).unwrap_err().code, "refused_key");
 }
+
+/// Documents of others, put together at random: what `convert` writes is planned as the original is.
+mod arbitrary {
+    use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Whatever a text may have in it, also what means something in our form.
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[ -~]{1,12}",
+            Just("${HOME} $$ $(date)".to_owned()),
+            Just("null".to_owned()),
+            Just("1.10".to_owned()),
+            Just("a: b # c".to_owned()),
+        ]
+    }
+
+    fn words() -> impl Strategy<Value = Value> {
+        proptest::collection::vec(text(), 1..4).prop_map(|words| json!(words))
+    }
+
+    /// Some of these fields, each as it comes.
+    fn some_of(fields: Vec<(&'static str, Value)>) -> impl Strategy<Value = Value> {
+        let n_fields = fields.len();
+        proptest::sample::subsequence(fields, 0..=n_fields).prop_map(|fields| {
+            let mut map = serde_json::Map::new();
+            map.insert("image".to_owned(), "busybox".into());
+            map.extend(fields.into_iter().map(|(name, value)| (name.to_owned(), value)));
+            Value::Object(map)
+        })
+    }
+
+    fn container_of_konlet() -> impl Strategy<Value = Value> {
+        (words(), words(), text(), any::<bool>()).prop_flat_map(|(command, args, value, flag)| {
+            some_of(vec![
+                ("command", command),
+                ("args", args),
+                ("env", json!([{"name": "A", "value": value}, {"name": "EMPTY"}])),
+                ("stdin", json!(flag)),
+                ("tty", json!(!flag)),
+                ("workingDir", json!("/tmp")),
+                ("imagePullPolicy", json!("Always")),
+                ("securityContext", json!({ "privileged": flag })),
+                (
+                    "volumeMounts",
+                    json!([
+                        {"name": "host", "mountPath": "/host", "readOnly": flag},
+                        {"name": "memory", "mountPath": "/memory"},
+                        {"name": "disk", "mountPath": "/disk"},
+                    ]),
+                ),
+            ])
+        })
+    }
+
+    fn konlet() -> impl Strategy<Value = String> {
+        let restart = prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")];
+        let containers = proptest::collection::vec(container_of_konlet(), 1..4);
+        (containers, restart).prop_map(|(mut containers, restart)| {
+            for (index, container) in containers.iter_mut().enumerate() {
+                container["name"] = format!("container-{index}").into();
+            }
+            json!({"spec": {
+                "containers": containers,
+                "restartPolicy": restart,
+                "volumes": [
+                    {"name": "host", "hostPath": {"path": "/srv"}},
+                    {"name": "memory", "emptyDir": {"medium": "Memory"}},
+                    {"name": "disk", "gcePersistentDisk": {"pdName": "data-1", "fsType": "ext4"}},
+                ],
+            }})
+            .to_string()
+        })
+    }
+
+    fn docker_cmd() -> impl Strategy<Value = String> {
+        let container = (words(), text(), any::<bool>(), 0..4).prop_flat_map(
+            |(command, value, flag, order)| {
+                some_of(vec![
+                    ("command", command),
+                    ("environment", json!([format!("A={value}")])),
+                    ("privileged", json!(flag)),
+                    ("start_order", json!(order)),
+                    ("exit_codes", json!([0, order])),
+                    ("net", json!("host")),
+                    ("user", json!("1000")),
+                    ("labels", json!({ "a": value })),
+                    ("cap_add", json!(["NET_ADMIN"])),
+                    ("mem_limit", json!("64m")),
+                    ("restart", json!("always")),
+                    ("detach", json!(flag)),
+                ])
+            },
+        );
+        proptest::collection::vec(container, 1..4).prop_map(|containers| {
+            let named = containers.into_iter().enumerate();
+            let named = named.map(|(index, one)| (format!("c{index}"), one));
+            format!("#docker-cmd\n{}", Value::Object(named.collect()))
+        })
+    }
+
+    /// A template, and the same as services: properties are keys, `$` is `$$`, nothing is restarted.
+    fn template() -> impl Strategy<Value = (String, String)> {
+        let properties = (words(), text(), any::<bool>(), any::<u16>()).prop_flat_map(
+            |(cmd, value, flag, n)| {
+                some_of(vec![
+                    ("cmd", cmd),
+                    ("env", json!([format!("A={value}")])),
+                    ("hostname", json!("web-1")),
+                    ("Memory", json!(67_108_864)),
+                    ("PortSpecs", json!(["3306"])),
+                    ("port_bindings", json!({"80/tcp": n.max(1)})),
+                    ("Privileged", json!(flag)),
+                    ("tty", json!(flag)),
+                    ("StdinOnce", json!(flag)),
+                    ("dns", json!(["192.0.2.53"])),
+                    ("Volumes", json!({"data": {"bind": "/data", "ro": flag}})),
+                    ("CapDrop", json!(["MKNOD"])),
+                    ("read_only", json!(flag)),
+                    ("cpu_shares", json!(512)),
+                    ("CpuSet", json!("0")),
+                    ("restart_policy", json!({"Name": "on-failure", "MaximumRetryCount": 3})),
+                ])
+            },
+        );
+        proptest::collection::vec((properties, any::<bool>()), 1..4).prop_map(|all| {
+            let mut resources = json!({"net": {"type": "OS::Neutron::Net"}});
+            let mut services = json!({});
+            for (index, (mut properties, is_old)) in all.into_iter().enumerate() {
+                let name = format!("c{index}");
+                let kind = if is_old { "OS::Heat::Docker" } else { "DockerInc::Docker::Container" };
+                let mut with_endpoint = properties.clone();
+                with_endpoint["docker_endpoint"] = "tcp://192.0.2.1:2375".into();
+                resources[&name] = json!({"type": kind, "properties": with_endpoint});
+                if properties.get("restart_policy").is_none() {
+                    properties["restart"] = "no".into();
+                }
+                services[&name] = properties;
+            }
+            let template = json!({"heat_template_version": "2015-04-30", "resources": resources});
+            let same = match services.as_object().map(serde_json::Map::len) {
+                Some(1) => services["c0"].take(),
+                _ if services.to_string().contains("Volumes") => {
+                    json!({"services": services, "volumes": {"data": null}})
+                }
+                _ => json!({ "services": services }),
+            };
+            let services = same.to_string().replace('$', "$$");
+            (template.to_string(), format!("#docker\n{services}"))
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn konlet_means_the_same(original in konlet()) {
+            let original_plan = plan(&format!("#docker\n{original}"));
+            let converted = convert(Origin::Konlet, &original).expect("it runs as it is");
+            proptest::prop_assert_eq!(plan(&converted.text), original_plan, "{}", converted.text);
+        }
+
+        #[test]
+        fn docker_cmd_means_the_same(original in docker_cmd()) {
+            let original_plan = plan(&original);
+            let converted = convert(Origin::Heat, &original).expect("it runs as it is");
+            proptest::prop_assert_eq!(plan(&converted.text), original_plan, "{}", converted.text);
+        }
+
+        #[test]
+        fn templates_mean_the_same((template, services) in template()) {
+            let converted = convert(Origin::Heat, &template).expect("it has only what a document has");
+            proptest::prop_assert_eq!(plan(&converted.text), plan(&services), "{}", converted.text);
+        }
+    }
+}

@@ -5,8 +5,8 @@
 //! such as `get_attr`, is not known here and is refused by place.
 
 use crate::userdata::context::Context;
-use crate::userdata::diagnostic::{Diagnostic, quote_key};
-use crate::userdata::forms::{document, entries_of, entry, map, scalar, service_name};
+use crate::userdata::diagnostic::{Diagnostic, Position, quote_key};
+use crate::userdata::forms::{document, entries_of, entry, map, plain, scalar, service_name};
 use crate::userdata::yaml::{Content, Entry, Node};
 
 const TYPES: [&str; 2] = ["DockerInc::Docker::Container", "OS::Heat::Docker"];
@@ -42,7 +42,27 @@ pub(crate) fn to_document(root: &Node, context: &mut Context) -> Result<Node, Di
         let message = "the template has no resource of type DockerInc::Docker::Container";
         return Err(Diagnostic::new("no_container", resources.position, message));
     }
-    Ok(document(services, Vec::new(), root.position))
+    let shared = volumes(&services, root.position);
+    Ok(document(services, shared, root.position))
+}
+
+/// The plugin hands names of volumes on to the engine; among several services a document names them.
+fn volumes(services: &[Entry], position: Position) -> Vec<Entry> {
+    let mut names: Vec<Entry> = Vec::new();
+    let mounts = services.iter().filter(|_| services.len() > 1).filter_map(|service| {
+        let mounts = service.value.get("volumes").or_else(|| service.value.get("Volumes"))?;
+        entries_of("volumes", mounts).ok()
+    });
+    for mount in mounts.flatten() {
+        let is_named = !mount.key.starts_with('/') && names.iter().all(|one| one.key != mount.key);
+        if is_named {
+            names.push(entry(&mount.key, plain("", mount.key_position)));
+        }
+    }
+    match names.is_empty() {
+        true => Vec::new(),
+        false => vec![entry("volumes", map(names, position))],
+    }
 }
 
 fn service(resource: &Entry) -> Result<Node, Diagnostic> {

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::userdata::access::{
-    ArchiveLocation, DeviceSelector, GlanceAccess, ImageSource, RegistryAccess,
+    ArchiveLocation, DeviceSelector, GlanceAccess, ImageSource, ProxyAccess, RegistryAccess,
 };
 use crate::userdata::diagnostic::{Diagnostic, quote_key};
 use crate::userdata::fields::{Field, Fields};
 use crate::userdata::read::plain::{entries, one_or_more};
 use crate::userdata::scalar::{absolute_path, any_text, bad, flag, is_absolute_path, text};
 use crate::userdata::schema::Kind;
-use crate::userdata::schema::shared::{ARCHIVE, GLANCE, REGISTRY};
+use crate::userdata::schema::shared::{ARCHIVE, GLANCE, PROXY, REGISTRY};
 use crate::userdata::signal_section::parse_url;
 use crate::userdata::yaml::{Content, Node};
 
@@ -205,6 +205,53 @@ pub(crate) fn glance(node: &Node) -> Result<GlanceAccess, Diagnostic> {
         return Err(Diagnostic::new("missing_key", node.position, message));
     }
     Ok(access)
+}
+
+/// `proxy`.
+pub(crate) fn proxy(node: &Node) -> Result<ProxyAccess, Diagnostic> {
+    let fields = Fields::of("`proxy`", node, PROXY.keys)?;
+    let mut access = ProxyAccess::default();
+    for field in fields.iter() {
+        let (label, node) = (field.key.name, field.node);
+        if label == "no_proxy" {
+            access.no_proxy = no_proxy(label, node)?;
+            continue;
+        }
+        let shape = field.key.kind.shape();
+        let url = parse_url(text(label, node, shape)?)
+            .ok_or_else(|| bad("bad_url", label, node, shape))?;
+        let value = Some(url.to_string());
+        match label {
+            "http" => access.http = value,
+            _ => access.https = value,
+        }
+    }
+    if access.http.is_none() && access.https.is_none() {
+        let message = "`proxy` needs the key `http` or `https`";
+        return Err(Diagnostic::new("missing_key", node.position, message));
+    }
+    Ok(access)
+}
+
+/// A list, or one text with commas as the environment has it.
+fn no_proxy(label: &str, node: &Node) -> Result<Vec<String>, Diagnostic> {
+    let shape = Kind::Texts.shape();
+    let mut hosts = Vec::new();
+    for item in one_or_more(label, node, shape)? {
+        let names = any_text(label, item)?.split(',').map(str::trim);
+        hosts.extend(names.filter(|name| !name.is_empty()).map(str::to_owned));
+    }
+    let is_host = |host: &String| {
+        host.len() <= 255
+            && host.bytes().all(|b| {
+                b.is_ascii_alphanumeric()
+                    || matches!(b, b'.' | b'-' | b':' | b'/' | b'*' | b'[' | b']')
+            })
+    };
+    if !hosts.iter().all(is_host) {
+        return Err(bad("bad_name", label, node, "names, domains, addresses and networks"));
+    }
+    Ok(hosts)
 }
 
 /// Certificates in PEM; whether each is one is seen by whoever uses it.

@@ -11,8 +11,8 @@ pub(crate) static AGENT_KEYS: &[Key] = keys! {
         "signal: {when: running, stable_for: 1s}"
     "outputs" => Kind::Outputs, Elsewhere("the agent");
         default "see below"; from "heat, heliograph";
-        "What a SUCCESS carries in its `data`.";
-        "outputs: [network_ip, container_id]"
+        "What a SUCCESS carries in its `data`: names of outputs, or a map of names of your own to them. After a dot stands a place in an output, such as `network_info.Networks.bridge.IPAddress`.";
+        "outputs: {address: network_ip, all: info, started: info.State.StartedAt}"
     "inputs" => Kind::Inputs, Elsewhere("`${inputs.…}`");
         default "none"; from "heliograph";
         "Values for `${inputs.…}`: a map, or JSON, whose texts may be JSON again, such as the `data` of a wait condition.";
@@ -21,6 +21,10 @@ pub(crate) static AGENT_KEYS: &[Key] = keys! {
         default "none"; from "heliograph";
         "How to speak to registries, by `host` or `host:port`.";
         "registries: {registry.example: {username: web, password: not really}}"
+    "proxy" => Kind::Proxy, Elsewhere("pulls");
+        default "the engine's own for its pulls, the environment's for what the agent fetches"; from "heliograph";
+        "The proxies by which the agent gets images and archives, and speaks to Glance. An engine cannot be told of a proxy for one pull, so with this key the agent fetches images itself. Signals never go by a proxy.";
+        "proxy: {https: \"http://proxy.example:3128\"}"
     "glance" => Kind::Glance, Elsewhere("`image_archive`");
         default "none"; from "nova";
         "How to speak to Glance, for `image_archive`.";

@@ -78,7 +78,7 @@ pub(crate) static HOST_KEYS: &[Key] = keys! {
         "device_cgroup_rules: [\"c 1:3 r\"]"
     "gpus" => Kind::Gpus, Field("HostConfig.DeviceRequests");
         default "none"; from "compose";
-        "`all`, or a list of requests.";
+        "`all`, or a list of requests. Without a driver for them the engine refuses: Docker says `could not select device driver`.";
         "gpus: all"
     "mem_limit", "memory", "Memory" => Kind::Memory, Field("HostConfig.Memory");
         default "no limit"; from "nova, heat, compose";
@@ -142,11 +142,11 @@ pub(crate) static HOST_KEYS: &[Key] = keys! {
         "oom_kill_disable: false"
     "storage_opt" => Kind::Settings, Field("HostConfig.StorageOpt");
         default "none"; from "compose";
-        "Options of the storage driver.";
+        "Options of the storage driver. Docker has `size` only where its directory is on XFS that is mounted with `pquota`, and refuses it elsewhere.";
         "storage_opt: {size: 1G}"
     "blkio_config" => Kind::Blkio, Elsewhere("`HostConfig.BlkioWeight` and its siblings");
         default "none"; from "compose";
-        "Weights and limits of block devices.";
+        "Weights and limits of block devices. A weight that the kernel does not have is left out by Docker.";
         "blkio_config: {weight: 300}"
     "cap_add", "CapAdd" => Kind::Capabilities, Field("HostConfig.CapAdd");
         default "none"; from "heat, compose";
@@ -158,7 +158,7 @@ pub(crate) static HOST_KEYS: &[Key] = keys! {
         "cap_drop: [ALL]"
     "privileged", "Privileged" => Kind::Flag, Field("HostConfig.Privileged");
         default "false"; from "heat, compose, konlet";
-        "Whether the container has every privilege on the instance.";
+        "Whether the container has every privilege on the instance. An engine that does not have them all itself, because it is in a container, refuses.";
         "privileged: true"
     "read_only", "ReadOnly" => Kind::Flag, Field("HostConfig.ReadonlyRootfs");
         default "false"; from "heat, compose";

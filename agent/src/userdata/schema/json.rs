@@ -93,7 +93,11 @@ fn of_kind(kind: Kind) -> Json {
             either(&list_of(&scalar()), &json!({ "type": "object" }))
         }
         Kind::Capabilities | Kind::Expose | Kind::ExitCodes | Kind::Profiles => list_of(&scalar()),
-        Kind::Outputs => list_of(&json!({ "enum": kind.words() })),
+        Kind::Outputs => either(
+            &list_of(&json!({ "enum": kind.words() })),
+            &map_of(&json!({ "type": "string" })),
+        ),
+        Kind::Proxy => nested(shared::PROXY.keys),
         Kind::Ports => list_of(&either(&scalar(), &nested(parts::PORT.keys))),
         Kind::Volumes => either(
             &list_of(&either(&scalar(), &nested(parts::MOUNT.keys))),

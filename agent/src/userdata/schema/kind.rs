@@ -80,6 +80,7 @@ pub(crate) enum Kind {
     Outputs,
     Inputs,
     Registries,
+    Proxy,
     Glance,
     Certificates,
     Services,
@@ -157,7 +158,7 @@ impl Kind {
             Kind::SignalUrl => "an http or https URL",
             Kind::SignalJson => "the handle's `signal` attribute, as JSON",
             Kind::Signal => "a URL, the handle's `signal` attribute, or a map",
-            Kind::Outputs => "a list of output names",
+            Kind::Outputs => "a list of output names, or a map to them",
             Kind::Inputs => "a map, or JSON",
             Kind::Certificates => "certificates in PEM",
             Kind::Blkio
@@ -165,6 +166,7 @@ impl Kind {
             | Kind::Deploy
             | Kind::Healthcheck
             | Kind::Registries
+            | Kind::Proxy
             | Kind::Glance
             | Kind::Services
             | Kind::NetworkDefinitions

@@ -41,9 +41,13 @@ pub(crate) static SIGNAL: Table = Table {
             "After this long FAILURE is signalled. Choose less than the orchestrator waits."
         "logs" => Kind::Number(0, 1000), Elsewhere(""); default "20"; from "heliograph";
             "How many lines of the container's log a FAILURE carries."
+        "style" => Kind::Words(&["auto", "aws", "heat"]), Elsewhere(""); default "auto"; from "heliograph";
+            "How the members of the signal are called: `heat` is `status`, `reason`, `id` and `data`; `aws` is `Status`, `Reason`, `UniqueId` and `Data`, which a handle of the type `AWS::CloudFormation::WaitConditionHandle` wants. `auto` is `heat`; for a presigned URL of CloudFormation's that stands in the document as a URL, `aws`, and `heat` if that is refused. A relay takes both."
+        "transport" => Kind::Words(&["auto", "metadata", "cfn", "heat", "tempurl", "relay", "password", "console", "none"]), Elsewhere(""); default "auto"; from "heliograph";
+            "By which way it goes. `auto`: to the handle's URL, and by a relay at the metadata address. `metadata`: by that relay only. `cfn`, `heat`, `tempurl` and `relay`: to the handle only, which has to be a presigned URL, one of Heat's API, a TempURL or a relay's. `password`: into Nova's password slot only. `console` and `none`: nowhere, the result is on the console as always."
     },
     examples: &[
-        "signal:\n  url: https://relay.example/v1/AUTH_demo/handles/web?temp_url_sig=0000&temp_url_expires=1900000000\n  id: web-1\n  when: running\n  stable_for: 2s\n  timeout: 15m\n  logs: 40",
+        "signal:\n  url: https://relay.example/v1/AUTH_demo/handles/web?temp_url_sig=0000&temp_url_expires=1900000000\n  id: web-1\n  when: running\n  stable_for: 2s\n  timeout: 15m\n  logs: 40\n  style: heat\n  transport: tempurl",
         "signal:\n  json: {\"alarm_url\": \"https://heat.example:8000/v1/signal/arn\"}",
     ],
 };
@@ -112,7 +116,8 @@ pub(crate) static MOUNT: Table = Table {
             "What the device is formatted with if nothing is on it."
     },
     examples: &[
-        "volumes:\n  - {type: bind, source: /srv/data, target: /data, read_only: true}\n  - {type: volume, source: db, target: /db, device: \"serial:0b5a1e9c-6d0f-4a86-a\", filesystem: ext4}\n  - {type: tmpfs, target: /run}",
+        "volumes:\n  - {type: bind, source: /srv/data, target: /data, read_only: true}\n  - {type: volume, source: db, target: /db, device: \"label:shop\", filesystem: ext4}\n  - {type: tmpfs, target: /run}",
+        "volumes: [{type: volume, source: db, target: /db, device: \"serial:0b5a1e9c-6d0f-4a86-a\"}]",
     ],
 };
 

@@ -26,8 +26,8 @@ pub(crate) static SERVICE_KEYS: &[Key] = keys! {
         "entrypoint: [/bin/sh, -c]\ncommand: [\"sleep 1000\"]"
     "environment", "env", "Env" => Kind::Environment, Field("Env");
         default "none"; from "heat, compose";
-        "Environment variables. Each needs a value; an empty one is written `\"\"`.";
-        "environment: {GREETING: \"hello: world\", WORKERS: 4}"
+        "Environment variables. One without a value has the input of its name, else the instance's metadata of its name; an empty value is written `\"\"`.";
+        "environment: {GREETING: \"hello: world\", WORKERS: 4, REGION: }\ninputs: {REGION: north}"
     "env_file" => Kind::EnvFile, Field("Env");
         default "none"; from "compose, docker-cmd";
         "Entries of `files`, by their path, whose lines of `NAME=value` are environment variables. `environment` wins.";
@@ -138,7 +138,7 @@ pub(crate) static SERVICE_KEYS: &[Key] = keys! {
         "services:\n  web: {image: busybox, depends_on: [db]}\n  db: {image: busybox}"
     "profiles" => Kind::Profiles, Elsewhere("the agent");
         default "always active"; from "compose";
-        "The service is left out unless the document's `profiles` names one of these.";
+        "The service is left out unless the document's `profiles` names one of these. Only below `services`.";
         "services:\n  web: {image: busybox}\n  debug: {image: busybox, profiles: [debug]}"
     "scale" => Kind::Scale, Elsewhere("the number of containers");
         default "1"; from "compose";

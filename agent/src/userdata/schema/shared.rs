@@ -6,7 +6,7 @@ use crate::userdata::schema::{Kind, Table, keys};
 
 /// All of them, in the order of the reference.
 pub(crate) static SHARED: &[&Table] =
-    &[&NETWORK, &IPAM, &SUBNET, &VOLUME, &FILE_DEFINITION, &ARCHIVE, &REGISTRY, &GLANCE];
+    &[&NETWORK, &IPAM, &SUBNET, &VOLUME, &FILE_DEFINITION, &ARCHIVE, &REGISTRY, &PROXY, &GLANCE];
 
 pub(crate) static ARCHIVE: Table = Table {
     title: "`image_archive`",
@@ -155,6 +155,21 @@ pub(crate) static REGISTRY: Table = Table {
     },
     examples: &[
         "registries:\n  registry.example:5000:\n    username: web\n    password: not really\n    ca: |\n      -----BEGIN CERTIFICATE-----\n      MAA=\n      -----END CERTIFICATE-----\n    mirror: mirror.example:5000\n    insecure: false\n  other.example: {token: not-really}",
+    ],
+};
+
+pub(crate) static PROXY: Table = Table {
+    title: "`proxy`",
+    keys: keys! {
+        "http" => Kind::SignalUrl, Elsewhere(""); default "none"; from "heliograph";
+            "The proxy for http URLs. It may have a user and a password in it."
+        "https" => Kind::SignalUrl, Elsewhere(""); default "none"; from "heliograph";
+            "The proxy for https URLs, spoken to by `CONNECT`."
+        "no_proxy" => Kind::Texts, Elsewhere(""); default "none"; from "heliograph";
+            "Names, domains, addresses and networks that are asked directly, as a list or with commas; `*` is all. Link-local addresses always are."
+    },
+    examples: &[
+        "proxy:\n  http: http://proxy.example:3128\n  https: http://proxy.example:3128\n  no_proxy: [registry.example, .internal.example, 10.0.0.0/8]",
     ],
 };
 
