@@ -18,7 +18,8 @@
 //!
 //! **By one relay at a time.** Of several relays on one store all take signals, and one sends them; all know
 //! what waits, from the store, so that each can say when there is no more room, and any can go on where the
-//! sender died. How often a signal was tried is known to its sender only.
+//! sender died. How often a signal was tried is known to its sender only. Of signals for one resource that
+//! came by different relays at about the same time, either may be the first.
 //!
 //! **No open proxy.** The addresses of heat-api and heat-api-cfn come from the configuration; from the
 //! request come the names of one stack and one resource, parsed and put together anew, or the very path
@@ -32,9 +33,10 @@ pub(crate) mod record;
 pub(crate) mod target;
 pub(crate) mod upstream;
 
-mod queue;
+pub(crate) mod queue;
 mod worker;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -52,7 +54,7 @@ use crate::forward::record::{
     index_of,
 };
 use crate::forward::target::Target;
-use crate::forward::upstream::{HeatSettings, Upstream};
+use crate::forward::upstream::{HeatServices, HeatSettings, Upstream};
 use crate::keystone::Keystone;
 use crate::metrics::ForwardMetrics;
 use crate::outbound::ClientError;
@@ -132,7 +134,7 @@ pub(crate) struct Forwarder {
 struct Shared {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    upstream: Upstream,
+    upstream: Arc<dyn Upstream>,
     /// Whose list holds all signals, beside their own accounts'.
     operator: AccountName,
     metrics: ForwardMetrics,
@@ -144,6 +146,9 @@ struct Shared {
 struct State {
     queue: Queue,
     last_number: u64,
+    /// Signals that are being written down. One that somebody else is done with before its writer hears that
+    /// it was written is no longer among them.
+    accepting: HashSet<ForwardId>,
     /// The store may hold entries that the queue does not: at the start, and after a commit whose reply was
     /// lost.
     must_scan: bool,
@@ -161,9 +166,25 @@ impl Forwarder {
         operator: AccountName,
         metrics: ForwardMetrics,
     ) -> Result<Forwarder, ClientError> {
-        let upstream = Upstream::new(settings, keystone)?;
-        let state =
-            State { queue: Queue::default(), last_number: 0, must_scan: true, must_forget: false };
+        let upstream = Arc::new(HeatServices::new(settings, keystone)?);
+        Ok(Forwarder::to(upstream, store, clock, operator, metrics))
+    }
+
+    /// Likewise, to whomever.
+    pub(crate) fn to(
+        upstream: Arc<dyn Upstream>,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        operator: AccountName,
+        metrics: ForwardMetrics,
+    ) -> Forwarder {
+        let state = State {
+            queue: Queue::default(),
+            last_number: 0,
+            accepting: HashSet::new(),
+            must_scan: true,
+            must_forget: false,
+        };
         let shared = Shared {
             store,
             clock,
@@ -173,7 +194,7 @@ impl Forwarder {
             queue: Mutex::new(state),
             wake: Notify::new(),
         };
-        Ok(Forwarder { shared: Arc::new(shared) })
+        Forwarder { shared: Arc::new(shared) }
     }
 
     /// Whether signals with a token can be forwarded.
@@ -244,8 +265,12 @@ impl Forwarder {
 impl Shared {
     async fn accept(&self, new: NewForward) -> Result<(), ForwardError> {
         let n_bytes = new.body.len() as u64;
-        let reserved = self.state().queue.reserve(&new.target, n_bytes);
-        reserved.map_err(|source| ForwardError::Queue { source })?;
+        {
+            let mut state = self.state();
+            let reserved = state.queue.reserve(&new.target, n_bytes);
+            reserved.map_err(|source| ForwardError::Queue { source })?;
+            state.accepting.insert(new.id);
+        }
         let accepted_at = self.clock.now();
         let entry = EntryRecord {
             account: new.account.clone(),
@@ -266,11 +291,13 @@ impl Shared {
         {
             let mut state = self.state();
             state.queue.give_up_reservation(n_bytes);
+            let is_waiting = state.accepting.remove(&new.id);
             match &committed {
-                Ok(()) => {
+                Ok(()) if is_waiting => {
                     let expires_at = expiry(&entry);
                     state.queue.add(&entry.target, new.id, n_bytes, expires_at, Instant::now());
                 }
+                Ok(()) => {}
                 Err(_) => state.must_scan = true,
             }
             self.gauge_pending(&state);

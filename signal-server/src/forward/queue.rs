@@ -8,7 +8,7 @@
 //! random. A signal that Heat seems to choke on goes to the end of its lane after `MAX_HEAD_FAILURES`
 //! attempts: the next one may be what the stack waits for.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -51,6 +51,8 @@ pub(crate) struct Waiting {
     n_failures_at_head: u32,
     /// It has ended, and only its record is still to be written.
     pub(crate) end: Option<(End, String)>,
+    /// Somebody else is done with it while it is being sent here.
+    is_gone: bool,
 }
 
 /// Who seems to be at fault for a failure.
@@ -64,7 +66,8 @@ pub(crate) enum Suspect {
 
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    lanes: HashMap<Target, Lane>,
+    /// In an order of their own, so that the same events lead to the same sequence of attempts.
+    lanes: BTreeMap<Target, Lane>,
     places: HashMap<ForwardId, Target>,
     n_bytes: u64,
     n_reserved: usize,
@@ -121,11 +124,8 @@ impl Queue {
         }
         self.places.insert(id, target.clone());
         self.n_bytes += n_bytes;
-        let lane = self.lanes.entry(target.clone()).or_insert_with(|| Lane {
-            waiting: VecDeque::new(),
-            n_failures: 0,
-            due_at: Some(now),
-        });
+        let new_lane = || Lane { waiting: VecDeque::new(), n_failures: 0, due_at: Some(now) };
+        let lane = self.lanes.entry(target.clone()).or_insert_with(new_lane);
         lane.waiting.push_back(Waiting {
             id,
             n_bytes,
@@ -134,6 +134,7 @@ impl Queue {
             last_failure: None,
             n_failures_at_head: 0,
             end: None,
+            is_gone: false,
         });
     }
 
@@ -181,7 +182,7 @@ impl Queue {
         cut: f64,
         now: Instant,
     ) {
-        let Some(lane) = self.lanes.get_mut(target) else {
+        let Some(lane) = self.waiting_lane(target, now) else {
             return;
         };
         lane.back_off(cut, now);
@@ -214,7 +215,7 @@ impl Queue {
         cut: f64,
         now: Instant,
     ) {
-        let Some(lane) = self.lanes.get_mut(target) else {
+        let Some(lane) = self.waiting_lane(target, now) else {
             return;
         };
         lane.back_off(cut, now);
@@ -223,7 +224,17 @@ impl Queue {
         }
     }
 
-    /// Somebody else is done with a signal. One that is being sent stays: its sender will find out.
+    /// The lane of a signal whose attempt has failed, unless somebody else was done with it meanwhile.
+    fn waiting_lane(&mut self, target: &Target, now: Instant) -> Option<&mut Lane> {
+        let head = self.lanes.get(target)?.waiting.front();
+        if head.is_some_and(|head| head.is_gone) {
+            self.finish(target, now);
+            return None;
+        }
+        self.lanes.get_mut(target)
+    }
+
+    /// Somebody else is done with a signal. One that is being sent stays until that has come to an end.
     pub(crate) fn forget(&mut self, id: ForwardId) {
         let Some(target) = self.places.get(&id).cloned() else {
             return;
@@ -236,6 +247,7 @@ impl Queue {
         };
         let is_being_sent = index == 0 && lane.due_at.is_none();
         if is_being_sent {
+            lane.waiting[index].is_gone = true;
             return;
         }
         if let Some(done) = lane.waiting.remove(index) {
@@ -399,7 +411,7 @@ mod tests {
         assert_eq!(take(&mut queue, now), Some(1));
         queue.forget(id(1));
         assert_eq!(queue.len(), 2);
-        queue.finish(&target("r"), now);
+        queue.fail(&target("r"), "away".to_owned(), Suspect::Upstream, 0.0, now);
         assert_eq!(queue.ids().collect::<Vec<_>>(), [id(3)]);
         queue.forget(id(3));
         assert_eq!((queue.len(), take(&mut queue, now)), (0, None));

@@ -192,6 +192,12 @@ impl ForwardId {
         u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
 
+    /// A number in 0..1 for the pause after the n-th attempt: another one for each signal, as ids are random.
+    pub(crate) fn cut(self, n_attempts: u32) -> f64 {
+        let [_, _, _, _, _, _, _, _, random @ ..] = self.0;
+        f64::from(random[n_attempts as usize % random.len()]) / 256.0
+    }
+
     pub(crate) fn key(self, kind: KeyKind) -> Key {
         Key::new(kind, &[&self.0])
     }

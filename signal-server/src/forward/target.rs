@@ -18,7 +18,7 @@ use signal_protocol::percent;
 const MAX_NAME_BYTES: usize = 255 * 4;
 
 /// A resource of a stack.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Target {
     pub(crate) stack_name: String,
     pub(crate) stack_id: String,

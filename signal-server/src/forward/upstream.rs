@@ -26,9 +26,11 @@
 //! After a 500, or when an answer does not come, the signal itself may be the cause: heat-api-cfn is silent
 //! for a minute over a signal that its engine dislikes.
 
+use std::fmt::Debug;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
@@ -64,8 +66,23 @@ pub struct HeatSettings {
     pub ca_file: Option<PathBuf>,
 }
 
+/// Whoever takes signals to Heat.
+#[async_trait]
+pub(crate) trait Upstream: Debug + Send + Sync {
+    /// Whether signals with a token can be sent.
+    fn has_api(&self) -> bool;
+
+    /// Whether a path can be sent as it is.
+    fn takes_path(&self, path_and_query: &str) -> bool;
+
+    /// Sends a signal. May be called again for the same one, also while an earlier call is still under way
+    /// elsewhere or was dropped half-way: Heat knows a repeated signal by its id.
+    async fn send(&self, entry: &EntryRecord, body: &Bytes) -> Attempt;
+}
+
+/// heat-api and heat-api-cfn.
 #[derive(Debug)]
-pub(crate) struct Upstream {
+pub(crate) struct HeatServices {
     client: Client,
     keystone: Keystone,
     api_url: Option<ServiceUrl>,
@@ -86,49 +103,15 @@ enum Answer {
     None { failure: &'static str, suspect: Suspect },
 }
 
-impl Upstream {
+impl HeatServices {
     pub(crate) fn new(
         settings: &HeatSettings,
         keystone: Keystone,
-    ) -> Result<Upstream, ClientError> {
+    ) -> Result<HeatServices, ClientError> {
         let services = settings.api_url.iter().chain(&settings.cfn_url);
         let client = client(services, settings.ca_file.as_deref(), CFN_TIMEOUT)?;
         let (api_url, cfn_url) = (settings.api_url.clone(), settings.cfn_url.clone());
-        Ok(Upstream { client, keystone, api_url, cfn_url })
-    }
-
-    pub(crate) fn has_api(&self) -> bool {
-        self.api_url.is_some()
-    }
-
-    /// Whether a path can be sent as it is.
-    pub(crate) fn takes_path(&self, path_and_query: &str) -> bool {
-        self.cfn_url.as_ref().is_none_or(|url| url.join(path_and_query).is_some())
-    }
-
-    /// Sends a signal. May be called again for the same one; Heat knows a repeated signal by its id.
-    pub(crate) async fn send(&self, entry: &EntryRecord, body: &Bytes) -> Attempt {
-        match &entry.route {
-            Route::Heat { project, token } => {
-                self.signal_heat(&entry.target, project, token.secret(), body).await
-            }
-            Route::Cfn { signed, project, token } => {
-                if let Some(cfn_url) = &self.cfn_url {
-                    let answer = self.repeat_signed(cfn_url, signed, body).await;
-                    if !(answer.is_refusal_of_bearer() && self.has_api()) {
-                        return answer.attempt("heat-api-cfn");
-                    }
-                }
-                let target = &entry.target;
-                let attempt = self.signal_heat(target, project, token.secret(), body).await;
-                match (&attempt, other_spelling(signed, body)) {
-                    (Attempt::Delivered(_), Some(other)) => {
-                        self.signal_heat(target, project, token.secret(), &other).await
-                    }
-                    _ => attempt,
-                }
-            }
-        }
+        Ok(HeatServices { client, keystone, api_url, cfn_url })
     }
 
     async fn signal_heat(
@@ -177,6 +160,41 @@ impl Upstream {
         };
         let request = self.client.request(method, url).header(HOST, &signed.host);
         exchange(request.body(body.clone())).await
+    }
+}
+
+#[async_trait]
+impl Upstream for HeatServices {
+    fn has_api(&self) -> bool {
+        self.api_url.is_some()
+    }
+
+    fn takes_path(&self, path_and_query: &str) -> bool {
+        self.cfn_url.as_ref().is_none_or(|url| url.join(path_and_query).is_some())
+    }
+
+    async fn send(&self, entry: &EntryRecord, body: &Bytes) -> Attempt {
+        match &entry.route {
+            Route::Heat { project, token } => {
+                self.signal_heat(&entry.target, project, token.secret(), body).await
+            }
+            Route::Cfn { signed, project, token } => {
+                if let Some(cfn_url) = &self.cfn_url {
+                    let answer = self.repeat_signed(cfn_url, signed, body).await;
+                    if !(answer.is_refusal_of_bearer() && self.has_api()) {
+                        return answer.attempt("heat-api-cfn");
+                    }
+                }
+                let target = &entry.target;
+                let attempt = self.signal_heat(target, project, token.secret(), body).await;
+                match (&attempt, other_spelling(signed, body)) {
+                    (Attempt::Delivered(_), Some(other)) => {
+                        self.signal_heat(target, project, token.secret(), &other).await
+                    }
+                    _ => attempt,
+                }
+            }
+        }
     }
 }
 

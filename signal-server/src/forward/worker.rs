@@ -11,7 +11,6 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rand::Rng;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -68,16 +67,25 @@ impl Forwarder {
             let may_send = is_sender && deliveries.len() < MAX_DELIVERIES;
             let next_due = self.shared.next_due().filter(|_| may_send).unwrap_or(next_tick);
             tokio::select! {
+                // In an order of its own, so that the same events lead to the same attempts. None can hold
+                // up the others: what is due is sent above, whatever it was that came.
+                biased;
                 () = &mut stop => break,
-                () = sleep_until(next_due.min(next_tick)) => {}
-                () = self.shared.wake.notified() => {}
+                () = leadership.becomes(!is_sender) => {
+                    next_tick = Instant::now();
+                    match is_sender {
+                        true => tracing::info!("this relay no longer sends signals to heat"),
+                        false => tracing::info!("this relay sends signals to heat from now on"),
+                    }
+                }
                 Some(_delivered) = deliveries.join_next() => {}
+                () = self.shared.wake.notified() => {}
                 change = changes.next() => {
                     if self.shared.follow(change) {
                         next_tick = Instant::now();
                     }
                 }
-                () = leadership.becomes(!is_sender) => next_tick = Instant::now(),
+                () = sleep_until(next_due.min(next_tick)) => {}
             }
         }
         let draining = async { while deliveries.join_next().await.is_some() {} };
@@ -105,6 +113,8 @@ impl Shared {
                 let mut state = self.state();
                 state.must_scan = true;
                 state.must_forget = true;
+                // What is written down by now is read, and of the rest the store will tell.
+                state.accepting.clear();
                 return true;
             }
             Change::Put(key, bytes) => {
@@ -115,6 +125,7 @@ impl Shared {
             Change::Deleted(key) => {
                 let mut state = self.state();
                 if let Some(id) = ForwardId::after(&key, &all_entries()) {
+                    state.accepting.remove(&id);
                     state.queue.forget(id);
                 }
                 self.gauge_pending(&state);
@@ -199,7 +210,8 @@ impl Shared {
             Ok(None) => return self.drop_from_queue(target),
             Err(error) => {
                 tracing::warn!(forward.id = %id, error = %chain(&error), "failed to read a signal");
-                return self.retry(target, "the store is away".to_owned(), Suspect::Upstream);
+                let reason = "the store is away".to_owned();
+                return self.retry(target, &waiting, reason, Suspect::Upstream);
             }
         };
         if self.clock.now() >= waiting.expires_at {
@@ -221,7 +233,7 @@ impl Shared {
                     tracing::info!(forward.id = %id, reason, "heat has not taken a signal; trying on");
                 }
                 self.metrics.failed_attempts.inc();
-                self.retry(target, reason, suspect);
+                self.retry(target, &waiting, reason, suspect);
             }
         }
     }
@@ -253,9 +265,10 @@ impl Shared {
             }
             Err(error) => {
                 tracing::warn!(forward.id = %id, error = %chain(&error), "failed to write how a signal ended");
-                let cut = rand::rng().random();
+                let cut = id.cut(waiting.n_attempts);
                 let mut state = self.state();
                 state.queue.fail_to_finish(target, end, reason, cut, Instant::now());
+                self.gauge_pending(&state);
                 drop(state);
                 self.wake.notify_one();
             }
@@ -304,9 +317,12 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    fn retry(&self, target: &Target, reason: String, suspect: Suspect) {
-        let cut = rand::rng().random();
-        self.state().queue.fail(target, reason, suspect, cut, Instant::now());
+    fn retry(&self, target: &Target, waiting: &Waiting, reason: String, suspect: Suspect) {
+        let cut = waiting.id.cut(waiting.n_attempts);
+        let mut state = self.state();
+        state.queue.fail(target, reason, suspect, cut, Instant::now());
+        self.gauge_pending(&state);
+        drop(state);
         self.wake.notify_one();
     }
 
