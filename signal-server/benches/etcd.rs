@@ -1,10 +1,11 @@
 //! How many signals a second the relay takes on etcd, beside what etcd itself takes.
 //!
-//! One member of etcd on loopback (Debian's `etcd-server`, which has to be installed), and two clients of it
-//! in alternating rounds: this process, which writes records of the length of a signal by the relay's own
-//! client, one record to a transaction, as etcd's `benchmark put` does; and a relay, to which this process
-//! sends signed PUTs. Then a second relay on the same etcd, and how long it takes from the acknowledgement of
-//! a signal by one relay until a long-poll at the other one ends.
+//! Three members of etcd on loopback (Debian's `etcd-server`, which has to be installed), and two clients of
+//! the first one in alternating rounds: this process, which writes records of the length of a signal by the
+//! relay's own client, one record to a request, as etcd's `benchmark put` does; and a relay, to which this
+//! process sends signed PUTs. Beside the rates, how many requests a signal costs etcd, as etcd counts them. Then
+//! a second relay at the second member, and how long it takes from the acknowledgement of a signal by one relay
+//! until a long-poll at the other one ends.
 //!
 //! ```text
 //! cargo bench -p heliograph-server --bench etcd
@@ -24,6 +25,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use heliograph_server::store::etcd::{EtcdSettings, EtcdStore};
 use heliograph_server::store::{Batch, Key, KeyKind, Store};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -31,6 +34,9 @@ use crate::relay::{
     ACCOUNT, Connection, Failure, Server, operator_request, operator_token, print, quantile,
     signed_head, signing_key, write_request,
 };
+
+/// How many members the cluster has.
+const N_MEMBERS: usize = 3;
 
 /// How many clients write at once.
 const WIDTHS: [usize; 3] = [1, 64, 256];
@@ -55,35 +61,28 @@ fn main() -> Result<(), Failure> {
     runtime.block_on(compare())
 }
 
-/// A member of etcd; killed at the end.
-struct Member(Child);
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        let _already_gone = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
-
 async fn compare() -> Result<(), Failure> {
     let directory = tempfile::tempdir()?;
-    let (_member, endpoint) = start_etcd(directory.path()).await?;
-    let settings = EtcdSettings {
-        endpoints: vec![endpoint.clone()],
-        prefix: "beside/".to_owned(),
-        ..EtcdSettings::default()
-    };
-    let store = Arc::new(EtcdStore::new(&settings)?);
+    let cluster = Cluster::start(directory.path()).await?;
+    let endpoint = cluster.endpoints[0].clone();
+    let store = Arc::new(store_at(&endpoint)?);
     let first = start_relay(&directory.path().join("first"), &endpoint)?;
     let heads = Arc::new(prepare(&first, &directory.path().join("first")).await?);
 
-    print("connections  to          writes/s     p50 us     p99 us   ratio")?;
+    print(
+        "connections  to          writes/s     p50 us     p99 us   ratio   reads/write   transactions/write",
+    )?;
     let mut next_id = 0;
     for width in WIDTHS {
         let mut results = [Round::default(), Round::default()];
         for _ in 0..N_ROUNDS {
+            let before = requests(&endpoint).await?;
             results[0].add(put_to_etcd(&store, width, &mut next_id).await?);
+            let between = requests(&endpoint).await?;
             results[1].add(put_to_relay(first.address, &heads, width, &mut next_id).await?);
+            let after = requests(&endpoint).await?;
+            results[0].add_requests(before, between);
+            results[1].add_requests(between, after);
         }
         let base = results[0].rate();
         for (name, result) in ["etcd", "the relay"].into_iter().zip(&mut results) {
@@ -91,12 +90,14 @@ async fn compare() -> Result<(), Failure> {
             let (p50, p99) =
                 (quantile(&result.latencies_us, 0.5), quantile(&result.latencies_us, 0.99));
             let (rate, ratio) = (result.rate(), result.rate() / base);
+            let [n_reads, n_transactions] = result.requests_per_write();
             print(&format!(
-                "{width:>11}  {name:<9} {rate:>10.0} {p50:>10} {p99:>10} {ratio:>7.2}"
+                "{width:>11}  {name:<9} {rate:>10.0} {p50:>10} {p99:>10} {ratio:>7.2} \
+                 {n_reads:>13.2} {n_transactions:>20.2}"
             ))?;
         }
     }
-    let second = start_relay(&directory.path().join("second"), &endpoint)?;
+    let second = start_relay(&directory.path().join("second"), &cluster.endpoints[1])?;
     let mut lags_us = wake(&first, &directory.path().join("first"), second.address).await?;
     lags_us.sort_unstable();
     let (p50, p99) = (quantile(&lags_us, 0.5), quantile(&lags_us, 0.99));
@@ -106,33 +107,90 @@ async fn compare() -> Result<(), Failure> {
     Ok(())
 }
 
-async fn start_etcd(directory: &Path) -> Result<(Member, String), Failure> {
-    let address = || -> Result<String, Failure> {
-        Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
-    };
-    let (client, peer) = (address()?, address()?);
-    let peer = format!("http://{peer}");
-    let child = Command::new("etcd")
-        .args(["--name", "only", "--log-level", "error", "--data-dir"])
-        .arg(directory.join("etcd"))
-        .args(["--listen-client-urls", &format!("http://{client}")])
-        .args(["--advertise-client-urls", &format!("http://{client}")])
-        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-        .args(["--initial-cluster", &format!("only={peer}")])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let member = Member(child);
-    let settings = EtcdSettings { endpoints: vec![client.clone()], ..EtcdSettings::default() };
-    let store = EtcdStore::new(&settings)?;
-    let end = Instant::now() + Duration::from_secs(30);
-    while let Err(error) = store.ready().await {
-        if Instant::now() > end {
-            return Err(error.into());
+/// The members of etcd; killed at the end.
+struct Cluster {
+    members: Vec<Child>,
+    /// Where each takes clients.
+    endpoints: Vec<String>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for member in &mut self.members {
+            let _already_gone = member.kill();
+            let _reaped = member.wait();
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Ok((member, client))
+}
+
+impl Cluster {
+    async fn start(directory: &Path) -> Result<Cluster, Failure> {
+        let address = |_| -> Result<String, Failure> {
+            Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+        };
+        let clients: Vec<String> = (0..N_MEMBERS).map(address).collect::<Result<_, _>>()?;
+        let peers: Vec<String> = (0..N_MEMBERS).map(address).collect::<Result<_, _>>()?;
+        let named =
+            peers.iter().enumerate().map(|(number, peer)| format!("{number}=http://{peer}"));
+        let names = named.collect::<Vec<_>>().join(",");
+        let mut cluster = Cluster { members: Vec::new(), endpoints: clients };
+        for (number, peer) in peers.iter().enumerate() {
+            let (client, peer) = (&cluster.endpoints[number], format!("http://{peer}"));
+            let child = Command::new("etcd")
+                .args(["--name", &number.to_string(), "--log-level", "error", "--data-dir"])
+                .arg(directory.join(format!("etcd-{number}")))
+                .args(["--listen-client-urls", &format!("http://{client}")])
+                .args(["--advertise-client-urls", &format!("http://{client}")])
+                .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+                .args(["--initial-cluster", &names])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()?;
+            cluster.members.push(child);
+        }
+        for endpoint in &cluster.endpoints {
+            let store = store_at(endpoint)?;
+            let end = Instant::now() + Duration::from_secs(30);
+            while let Err(error) = store.ready().await {
+                if Instant::now() > end {
+                    return Err(error.into());
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Ok(cluster)
+    }
+}
+
+fn store_at(endpoint: &str) -> Result<EtcdStore, Failure> {
+    let settings = EtcdSettings {
+        endpoints: vec![endpoint.to_owned()],
+        prefix: "beside/".to_owned(),
+        ..EtcdSettings::default()
+    };
+    Ok(EtcdStore::new(&settings)?)
+}
+
+/// How many reads, and how many transactions that change something, a member was asked for so far. A
+/// transaction of reads is a read; etcd counts proposals to its log, which is what others are.
+async fn requests(endpoint: &str) -> Result<[f64; 2], Failure> {
+    let mut stream = TcpStream::connect(endpoint).await?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await?;
+    let counted = |name: &str| -> Result<f64, Failure> {
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.ok_or_else(|| format!("etcd does not count {name}"))?.parse()?)
+    };
+    let ok = |method: &str| {
+        counted(&format!(
+            "grpc_server_handled_total{{grpc_code=\"OK\",grpc_method=\"{method}\",\
+             grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"}}"
+        ))
+    };
+    let n_all = ok("Range")? + ok("Txn")?;
+    let n_transactions = counted("etcd_server_proposals_applied_total")?;
+    Ok([n_all - n_transactions, n_transactions])
 }
 
 fn start_relay(data_dir: &Path, endpoint: &str) -> Result<Server, Failure> {
@@ -162,6 +220,8 @@ async fn prepare(relay: &Server, data_dir: &Path) -> Result<Vec<String>, Failure
 struct Round {
     seconds: f64,
     latencies_us: Vec<u32>,
+    /// Reads and transactions.
+    n_requests: [f64; 2],
 }
 
 impl Round {
@@ -173,6 +233,18 @@ impl Round {
     fn add(&mut self, other: Round) {
         self.seconds += other.seconds;
         self.latencies_us.extend(other.latencies_us);
+    }
+
+    fn add_requests(&mut self, before: [f64; 2], after: [f64; 2]) {
+        for (sum, (before, after)) in self.n_requests.iter_mut().zip(before.into_iter().zip(after))
+        {
+            *sum += after - before;
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "printed with two decimals")]
+    fn requests_per_write(&self) -> [f64; 2] {
+        self.n_requests.map(|n_requests| n_requests / self.latencies_us.len() as f64)
     }
 }
 
@@ -196,7 +268,7 @@ async fn put_to_etcd(
                 let mut batch = Batch::new();
                 batch.put(Key::new(KeyKind::Signal, &[&id.to_be_bytes()]), value.clone());
                 let begin = Instant::now();
-                store.commit(batch).await.map_err(|error| error.to_string())?;
+                store.commit_alone(batch).await.map_err(|error| error.to_string())?;
                 latencies_us.push(micros_since(begin));
                 id += width;
             }

@@ -39,6 +39,7 @@ use crate::store::Store;
 use crate::store::embedded::{EmbeddedStore, OpenError};
 use crate::store::etcd::{EtcdError, EtcdStore};
 use crate::store::memory::MemoryStore;
+use crate::store::remembering::RememberingStore;
 use crate::store::sharing::Job;
 use crate::telemetry::LogControl;
 
@@ -48,8 +49,9 @@ const MAX_ADMIN_CONNECTIONS: usize = 256;
 /// How many file descriptors are kept from connections: the store's files, the log, the listeners.
 const RESERVED_FILES: u64 = 512;
 
-/// The most connections, however many files may be open: each costs some kilobytes even when idle.
-const MAX_CONNECTIONS: u64 = 100_000;
+/// The most connections, however many files may be open: each costs some kilobytes even when idle. Twice the
+/// hundred thousand that may wait for a signal at once on a large relay.
+const MAX_CONNECTIONS: u64 = 200_000;
 
 /// What every handler may use. Cloned for each request, so it holds handles only.
 #[derive(Clone, Debug)]
@@ -142,9 +144,11 @@ impl Parts {
             .map_err(|source| BuildError::CreateDataDir { path: path.clone(), source })?;
         let store: Arc<dyn Store> = match &config.store {
             StoreConfig::Memory => Arc::new(MemoryStore::new()),
-            StoreConfig::Etcd(settings) => Arc::new(
-                EtcdStore::new(settings).map_err(|source| BuildError::OpenEtcd { source })?,
-            ),
+            StoreConfig::Etcd(settings) => {
+                let etcd = EtcdStore::new(settings);
+                let etcd = etcd.map_err(|source| BuildError::OpenEtcd { source })?;
+                Arc::new(RememberingStore::new(Arc::new(etcd)))
+            }
             StoreConfig::Embedded => Arc::new(
                 EmbeddedStore::open(path)
                     .map_err(|source| BuildError::OpenStore { path: path.clone(), source })?,

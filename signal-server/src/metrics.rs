@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 use crate::store::sharing::{Changes, Job, Leadership};
+use crate::store::snapshot::Snapshot;
 use crate::store::{Batch, CommitError, Key, KeyKind, Store, StoreError};
 
 /// Declares an area: its struct, and how it registers, with the doc comments as help texts.
@@ -230,6 +231,14 @@ impl Store for MeteredStore {
         self.inner.get(key).await
     }
 
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        self.inner.get_many(keys).await
+    }
+
+    fn recall(&self, key: &Key) -> Option<Bytes> {
+        self.inner.recall(key)
+    }
+
     async fn scan(
         &self,
         prefix: &Key,
@@ -262,6 +271,10 @@ impl Store for MeteredStore {
 
     fn lead(&self, job: Job) -> Leadership {
         self.inner.lead(job)
+    }
+
+    fn snapshot(&self) -> Result<Option<Box<dyn Snapshot>>, StoreError> {
+        self.inner.snapshot()
     }
 }
 

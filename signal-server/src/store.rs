@@ -13,7 +13,9 @@ pub mod embedded;
 pub mod etcd;
 pub mod faulty;
 pub mod memory;
+pub mod remembering;
 pub mod sharing;
+pub mod snapshot;
 
 use std::fmt::{self, Debug};
 
@@ -22,6 +24,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::store::sharing::{Changes, Job, Leadership};
+use crate::store::snapshot::Snapshot;
 
 /// Most expectations, and most operations, that one [`Batch`] may hold.
 ///
@@ -109,6 +112,20 @@ key_kinds! {
     ForwardOutcome = b'R' "forward outcome",
     /// The forwarded signals of one account.
     ForwardIndex = b'X' "forward index",
+}
+
+impl KeyKind {
+    /// Small records that are read far more often than there are different ones: every signal needs some.
+    pub(crate) fn is_hot(self) -> bool {
+        matches!(
+            self,
+            KeyKind::Account
+                | KeyKind::Container
+                | KeyKind::Mailbox
+                | KeyKind::Handle
+                | KeyKind::HandleMailbox
+        )
+    }
 }
 
 impl fmt::Display for KeyKind {
@@ -396,6 +413,23 @@ pub trait Store: Send + Sync + Debug {
     /// Reads one record.
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, StoreError>;
 
+    /// Reads several records, in the order of `keys`. Each is as it was at some moment of the call; together
+    /// they are no picture. A store that is far away is asked once.
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let mut found = Vec::with_capacity(keys.len());
+        for key in keys {
+            found.push(self.get(key).await?);
+        }
+        Ok(found)
+    }
+
+    /// What a record was when the store was last told of it, without asking; nothing if that is not known, or
+    /// if to ask costs no more. It may have been changed or removed since by another process, so nothing
+    /// follows from it but what a commit that expects exactly this value confirms.
+    fn recall(&self, _key: &Key) -> Option<Bytes> {
+        None
+    }
+
     /// Reads at most `limit` records whose key starts with `prefix` and is greater than `after`, in the
     /// order of the keys. Fewer than `limit` means that there are no more.
     async fn scan(
@@ -421,5 +455,10 @@ pub trait Store: Send + Sync + Debug {
     /// runtime. A store that has one process for itself always chooses that.
     fn lead(&self, _job: Job) -> Leadership {
         Leadership::always()
+    }
+
+    /// A picture of all records as they are now. Nothing where the backend has backups of its own.
+    fn snapshot(&self) -> Result<Option<Box<dyn Snapshot>>, StoreError> {
+        Ok(None)
     }
 }

@@ -6,7 +6,7 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use signal_protocol::tempurl::{Digest, sign};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,24 +25,32 @@ pub(crate) struct Server {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
     child: Child,
+    /// Keeps the pipe open, so that the server can go on printing.
+    stdout: BufReader<ChildStdout>,
 }
 
 impl Server {
     /// Starts a server, and returns when it has said where it listens.
     pub(crate) fn start(name: &'static str, command: &mut Command) -> Result<Server, Failure> {
         let mut child = command.stdout(Stdio::piped()).spawn()?;
-        let mut line = String::new();
-        let stdout = child.stdout.take().ok_or("no stdout")?;
-        BufReader::new(stdout).read_line(&mut line)?;
-        let address = line.trim().strip_prefix("listening public http://").ok_or("no address")?;
-        Ok(Server { name, address: address.parse()?, child })
+        let mut stdout = BufReader::new(child.stdout.take().ok_or("no stdout")?);
+        let address = listening(&mut stdout, "public")?;
+        Ok(Server { name, address, child, stdout })
+    }
+
+    /// Where the admin surface of a relay listens. To be asked once.
+    pub(crate) fn admin_address(&mut self) -> Result<SocketAddr, Failure> {
+        listening(&mut self.stdout, "admin")
     }
 
     /// The relay with its embedded store in this directory.
     pub(crate) fn relay(data_dir: &Path) -> Result<Server, Failure> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_heliograph-server"));
-        command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
-        Server::start("relay", command.args(["--log-level", "warn", "--data-dir"]).arg(data_dir))
+        Server::relay_on(data_dir, "embedded")
+    }
+
+    /// The relay on a store, with its token in this directory.
+    pub(crate) fn relay_on(data_dir: &Path, store: &str) -> Result<Server, Failure> {
+        Server::start("relay", relay_command(data_dir).args(["--store", store]))
     }
 
     /// How much of the processors the server has used, in ticks of 10 ms.
@@ -62,15 +70,35 @@ impl Server {
 
     /// The memory that is the server's own, in bytes; pages of files do not count.
     pub(crate) fn anonymous_bytes(&self) -> Result<u64, Failure> {
-        let status = self.read_proc("status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-        let kibibytes: u64 = line.ok_or("no RssAnon")?.trim().trim_end_matches(" kB").parse()?;
-        Ok(kibibytes * 1024)
+        anonymous_bytes_of(self.child.id())
     }
 
     fn read_proc(&self, file: &str) -> io::Result<String> {
         std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))
     }
+}
+
+/// `serve` with what all relays here have in common.
+pub(crate) fn relay_command(data_dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_heliograph-server"));
+    command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    command.args(["--log-level", "warn", "--data-dir"]).arg(data_dir);
+    command
+}
+
+fn listening(stdout: &mut impl BufRead, surface: &str) -> Result<SocketAddr, Failure> {
+    let mut line = String::new();
+    stdout.read_line(&mut line)?;
+    let address = line.trim().strip_prefix(&format!("listening {surface} http://"));
+    Ok(address.ok_or("no address")?.parse()?)
+}
+
+/// The memory that is a process's own, in bytes; pages of files do not count.
+pub(crate) fn anonymous_bytes_of(process: u32) -> Result<u64, Failure> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kibibytes: u64 = line.ok_or("no RssAnon")?.trim().trim_end_matches(" kB").parse()?;
+    Ok(kibibytes * 1024)
 }
 
 impl Drop for Server {

@@ -262,10 +262,11 @@ impl FromRequestParts<AppState> for ObjectPermit {
             return Err(PathError::NotSwift.into());
         };
         let container = ContainerAddress { account, container };
+        let object = ObjectAddress { container, object };
         let query = parts.uri.query().unwrap_or_default();
         let caller = match TempUrl::from_query(query).map_err(Refusal::TempUrl)? {
             Some(temp_url) => {
-                let keys = state.mailboxes.signing_keys(&container).await?;
+                let keys = state.mailboxes.signing_keys_for(&object).await?;
                 let now = u64::try_from(state.clock.now().as_second()).unwrap_or_default();
                 temp_url
                     .verify(parts.method.as_str(), &decoded, &keys, now)
@@ -274,11 +275,11 @@ impl FromRequestParts<AppState> for ObjectPermit {
             }
             None => {
                 let token_use = use_of(&parts.method);
-                check_token(&parts.headers, state, &container.account, token_use).await?;
+                check_token(&parts.headers, state, &object.container.account, token_use).await?;
                 Caller::Owner
             }
         };
-        Ok(ObjectPermit { object: ObjectAddress { container, object }, caller })
+        Ok(ObjectPermit { object, caller })
     }
 }
 

@@ -9,7 +9,8 @@ use crate::mailbox::error::MailboxError;
 use crate::mailbox::limits::{MAX_COMMIT_ATTEMPTS, MAX_COUNTED_CONTAINERS, MAX_FORMER_KEYS};
 use crate::mailbox::record::{AccountRecord, ContainerRecord, decode, encode};
 use crate::mailbox::{
-    Account, ContainerAddress, KeyChange, KeyUpdate, Shared, SigningKey, SigningKeys, key,
+    Account, ContainerAddress, KeyChange, KeyUpdate, ObjectAddress, Shared, SigningKey,
+    SigningKeys, key,
 };
 use crate::store::{Batch, CommitError, Expect, Key, KeyKind};
 
@@ -69,14 +70,35 @@ impl Shared {
         &self,
         container: &ContainerAddress,
     ) -> Result<Vec<SigningKey>, MailboxError> {
-        let (account_key, container_key) =
-            (key::account(&container.account), key::container(container));
+        self.read_signing_keys(container, None).await
+    }
+
+    pub(crate) async fn signing_keys_for(
+        &self,
+        object: &ObjectAddress,
+    ) -> Result<Vec<SigningKey>, MailboxError> {
+        let recalled = self.recall_container(&object.container);
+        let head = recalled.map(|container| {
+            key::in_container(KeyKind::Mailbox, container.number, object.object.as_str())
+        });
+        self.read_signing_keys(&object.container, head).await
+    }
+
+    /// Reads the keys that sign, and together with them what will be wanted next.
+    async fn read_signing_keys(
+        &self,
+        container: &ContainerAddress,
+        wanted_next: Option<Key>,
+    ) -> Result<Vec<SigningKey>, MailboxError> {
+        let names = [key::account(&container.account), key::container(container)];
+        let names: Vec<Key> = names.into_iter().chain(wanted_next).collect();
+        let found = self.get_many(&names).await?;
         let mut keys = Vec::new();
-        if let Some(bytes) = self.get(&account_key).await? {
-            keys.extend(self.accounts.decode(&account_key, &bytes)?.keys.all().cloned());
+        if let (Some(name), Some(Some(bytes))) = (names.first(), found.first()) {
+            keys.extend(self.accounts.decode(name, bytes)?.keys.all().cloned());
         }
-        if let Some(bytes) = self.get(&container_key).await? {
-            keys.extend(self.containers.decode(&container_key, &bytes)?.keys.all().cloned());
+        if let (Some(name), Some(Some(bytes))) = (names.get(1), found.get(1)) {
+            keys.extend(self.containers.decode(name, bytes)?.keys.all().cloned());
         }
         Ok(keys)
     }
@@ -152,6 +174,19 @@ impl Shared {
 
     pub(crate) async fn get(&self, key: &Key) -> Result<Option<Bytes>, MailboxError> {
         self.store.get(key).await.map_err(MailboxError::Read)
+    }
+
+    pub(crate) async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, MailboxError> {
+        self.store.get_many(keys).await.map_err(MailboxError::Read)
+    }
+
+    /// Reads two records at once.
+    pub(crate) async fn get_both(
+        &self,
+        keys: [&Key; 2],
+    ) -> Result<[Option<Bytes>; 2], MailboxError> {
+        let mut found = self.get_many(&keys.map(Key::clone)).await?.into_iter();
+        Ok([found.next().flatten(), found.next().flatten()])
     }
 
     pub(crate) async fn scan(

@@ -1,6 +1,6 @@
 //! Puts signals into a mailbox: several signals, one commit.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -82,6 +82,14 @@ impl Shared {
         Ok(FoundContainer { key, number: record.number, bytes, removing: record.removing })
     }
 
+    /// A container as the store recalls it: to be believed only with a commit that expects it to be so.
+    pub(crate) fn recall_container(&self, address: &ContainerAddress) -> Option<FoundContainer> {
+        let key = key::container(address);
+        let bytes = self.store.recall(&key)?;
+        let record = self.containers.decode(&key, &bytes).ok()?;
+        Some(FoundContainer { key, number: record.number, bytes, removing: record.removing })
+    }
+
     /// Puts `appends` into the mailbox whose head is at `head_key`; one result for each, in order.
     /// All that are stored are stored by one commit.
     pub(crate) async fn append(
@@ -102,54 +110,103 @@ impl Shared {
         target: &AppendTarget,
         appends: &[Append],
     ) -> Result<Results, MailboxError> {
+        if let Some(results) = self.append_to_recalled(head_key, target, appends).await? {
+            return Ok(results);
+        }
         for _ in 0..MAX_COMMIT_ATTEMPTS {
             let mut batch = Batch::new();
-            self.guard(target, &mut batch).await?;
-            let Some(before) = self.get(head_key).await? else {
-                return Err(match target {
-                    AppendTarget::InContainer(..) => MailboxError::ObjectNotFound,
-                    AppendTarget::Native => MailboxError::HandleNotFound,
-                });
+            let before = match target {
+                AppendTarget::InContainer(found) => {
+                    let [container, head] = self.get_both([&found.key, head_key]).await?;
+                    self.guard(found, container, &mut batch)?;
+                    head.ok_or(MailboxError::ObjectNotFound)?
+                }
+                AppendTarget::Native => {
+                    self.get(head_key).await?.ok_or(MailboxError::HandleNotFound)?
+                }
             };
-            let head: HeadRecord = decode(head_key.kind(), &before)?;
-            let number = head.number;
-            let mut round = RoundState {
-                head,
-                batch,
-                marks: HashMap::new(),
-                now: self.clock.now(),
-                is_changed: false,
-            };
-            let mut results = Vec::with_capacity(appends.len());
-            for append in appends {
-                results.push(self.add(&mut round, append).await?);
-            }
+            let mut round = RoundState::new(head_key, &before, batch, self.clock.now())?;
+            let mark_keys = round.mark_keys(appends);
+            let wanted: Vec<Key> = mark_keys.iter().flatten().cloned().collect();
+            // After the head: a mark is never set without a change of the head, which is expected not to be.
+            let found = self.get_many(&wanted).await?;
+            let found = wanted.into_iter().zip(found);
+            round.marks.extend(found.filter_map(|(key, mark)| Some((key, mark?))));
+            let results = self.add_all(&mut round, appends, mark_keys);
             if !round.is_changed {
                 return Ok(results);
             }
-            round.batch.expect(Expect::Value(head_key.clone(), before));
-            round.batch.put(head_key.clone(), encode(&round.head));
-            match self.store.commit(round.batch).await {
-                Ok(()) => {
-                    self.wakers.wake(number);
-                    return Ok(results);
-                }
-                Err(CommitError::Conflict { .. }) => {}
-                Err(error) => return Err(MailboxError::Write(error)),
+            if self.commit_round(head_key, before, round).await? {
+                return Ok(results);
             }
         }
         Err(MailboxError::Contended { kind: head_key.kind(), attempts: MAX_COMMIT_ATTEMPTS })
     }
 
+    /// Tries it with what the store recalls, and with the guess that all these signals are new. The commit
+    /// expects all of that, so it is made only if reading would have led to the same. Nothing when something
+    /// is not known or turns out to be otherwise, and when a signal would not be stored: a refusal must not
+    /// rest on what is out of date.
+    async fn append_to_recalled(
+        &self,
+        head_key: &Key,
+        target: &AppendTarget,
+        appends: &[Append],
+    ) -> Result<Option<Results>, MailboxError> {
+        let mut batch = Batch::new();
+        if let AppendTarget::InContainer(found) = target {
+            if found.removing || self.store.recall(&found.key).as_ref() != Some(&found.bytes) {
+                return Ok(None);
+            }
+            batch.expect(Expect::Value(found.key.clone(), found.bytes.clone()));
+        }
+        let Some(before) = self.store.recall(head_key) else {
+            return Ok(None);
+        };
+        let Ok(mut round) = RoundState::new(head_key, &before, batch, self.clock.now()) else {
+            return Ok(None);
+        };
+        let mark_keys = round.mark_keys(appends);
+        let distinct: HashSet<&Key> = mark_keys.iter().flatten().collect();
+        for mark_key in distinct {
+            round.batch.expect(Expect::Absent(mark_key.clone()));
+        }
+        let results = self.add_all(&mut round, appends, mark_keys);
+        if results.iter().any(Result::is_err) {
+            return Ok(None);
+        }
+        let is_made = self.commit_round(head_key, before, round).await?;
+        Ok(is_made.then_some(results))
+    }
+
+    /// Makes the commit; false if something was changed meanwhile.
+    async fn commit_round(
+        &self,
+        head_key: &Key,
+        before: Bytes,
+        mut round: RoundState,
+    ) -> Result<bool, MailboxError> {
+        round.batch.expect(Expect::Value(head_key.clone(), before));
+        round.batch.put(head_key.clone(), encode(&round.head));
+        match self.store.commit(round.batch).await {
+            Ok(()) => {
+                self.wakers.wake(round.head.number);
+                Ok(true)
+            }
+            Err(CommitError::Conflict { .. }) => Ok(false),
+            Err(error) => Err(MailboxError::Write(error)),
+        }
+    }
+
     /// Makes the batch fail if the container goes away meanwhile, and makes whoever is about to remove
     /// the container look again.
-    async fn guard(&self, target: &AppendTarget, batch: &mut Batch) -> Result<(), MailboxError> {
-        let AppendTarget::InContainer(found) = target else {
-            return Ok(());
-        };
-        let Some(bytes) = self.get(&found.key).await? else {
-            return Err(MailboxError::ContainerNotFound);
-        };
+    fn guard(
+        &self,
+        found: &FoundContainer,
+        present: Option<Bytes>,
+        batch: &mut Batch,
+    ) -> Result<(), MailboxError> {
+        let bytes = present.ok_or(MailboxError::ContainerNotFound)?;
         // As a rule it is as it was found, and need not be taken apart again.
         if bytes == found.bytes && !found.removing {
             batch.expect(Expect::Value(found.key.clone(), bytes));
@@ -178,38 +235,43 @@ impl Shared {
         }
     }
 
-    /// Adds one signal to the round. The inner result is the signal's own; the outer one fails all.
-    async fn add(
+    fn add_all(
+        &self,
+        round: &mut RoundState,
+        appends: &[Append],
+        mark_keys: Vec<Option<Key>>,
+    ) -> Results {
+        let appends = appends.iter().zip(mark_keys);
+        appends.map(|(append, mark_key)| self.add(round, append, mark_key)).collect()
+    }
+
+    /// Adds one signal to the round.
+    fn add(
         &self,
         round: &mut RoundState,
         append: &Append,
-    ) -> Result<Result<Stored, MailboxError>, MailboxError> {
+        mark_key: Option<Key>,
+    ) -> Result<Stored, MailboxError> {
         let info = ObjectInfo {
             etag: append.etag.clone(),
             n_bytes: append.body.len() as u64,
             content_type: append.content_type.clone(),
             modified_at: round.now,
         };
-        if let Some(id) = &append.id {
-            let mark_key = key::seen(round.head.number, id);
+        if let (Some(id), Some(mark_key)) = (&append.id, mark_key) {
             let mark = seen(&append.body, id, round.now);
-            let last = match round.marks.get(&mark_key) {
-                Some(last) => Some(last.clone()),
-                None => self.get(&mark_key).await?,
-            };
-            if last.is_some_and(|last| is_same_content(&last, &mark)) {
-                return Ok(Ok(Stored { receipt: Receipt::Repeated, info }));
+            let last = round.marks.get(&mark_key);
+            if last.is_some_and(|last| is_same_content(last, &mark)) {
+                return Ok(Stored { receipt: Receipt::Repeated, info });
             }
-            if let Err(error) = self.check_room(&round.head, &info) {
-                return Ok(Err(error));
-            }
+            self.check_room(&round.head, &info)?;
             round.batch.put(mark_key.clone(), mark.clone());
             round.marks.insert(mark_key, mark);
-        } else if let Err(error) = self.check_room(&round.head, &info) {
-            return Ok(Err(error));
+        } else {
+            self.check_room(&round.head, &info)?;
         }
         round.push(&info, &append.body);
-        Ok(Ok(Stored { receipt: Receipt::Stored, info }))
+        Ok(Stored { receipt: Receipt::Stored, info })
     }
 
     fn check_room(&self, head: &HeadRecord, info: &ObjectInfo) -> Result<(), MailboxError> {
@@ -227,13 +289,30 @@ impl Shared {
 struct RoundState {
     head: HeadRecord,
     batch: Batch,
-    /// Marks that this very commit sets.
+    /// Marks that there are, and those that this very commit sets.
     marks: HashMap<Key, Bytes>,
     now: Timestamp,
     is_changed: bool,
 }
 
 impl RoundState {
+    /// Nothing is to be done yet to the mailbox whose head is this.
+    fn new(
+        head_key: &Key,
+        before: &Bytes,
+        batch: Batch,
+        now: Timestamp,
+    ) -> Result<RoundState, MailboxError> {
+        let head = decode(head_key.kind(), before)?;
+        Ok(RoundState { head, batch, marks: HashMap::new(), now, is_changed: false })
+    }
+
+    /// Where the marks of these signals are; a signal without an id has none.
+    fn mark_keys(&self, appends: &[Append]) -> Vec<Option<Key>> {
+        let ids = appends.iter().map(|append| append.id.as_ref());
+        ids.map(|id| id.map(|id| key::seen(self.head.number, id))).collect()
+    }
+
     fn push(&mut self, info: &ObjectInfo, body: &Bytes) {
         let (mailbox, signal) = (self.head.number, self.head.next_signal);
         let is_inline = body.len() <= MAX_INLINE_BODY_BYTES;

@@ -69,14 +69,15 @@ impl Shared {
     }
 
     pub(crate) async fn handle(&self, id: &HandleId) -> Result<Handle, MailboxError> {
-        let record = self.handle_record(number_of(id)?).await?;
+        // Who asks is about to signal the handle or to wait for it, and will want the head.
+        let (record, _) = self.handle_and_head(number_of(id)?).await?;
         Ok(record.into_handle(id.clone()))
     }
 
     pub(crate) async fn handle_view(&self, id: &HandleId) -> Result<HandleView, MailboxError> {
         let number = number_of(id)?;
-        let record = self.handle_record(number).await?;
-        let (version, seen) = self.evaluate(number, &record).await?;
+        let (record, head) = self.handle_and_head(number).await?;
+        let (version, seen) = self.evaluate(number, &record, head).await?;
         Ok(HandleView {
             id: id.clone(),
             state: seen.state,
@@ -130,8 +131,8 @@ impl Shared {
     }
 
     async fn summary(&self, number: Number) -> Result<HandleSummary, MailboxError> {
-        let record = self.handle_record(number).await?;
-        let (version, seen) = self.evaluate(number, &record).await?;
+        let (record, head) = self.handle_and_head(number).await?;
+        let (version, seen) = self.evaluate(number, &record, head).await?;
         Ok(HandleSummary {
             handle: record.into_handle(HandleId::from_random(number.0)),
             state: seen.state,
@@ -141,15 +142,17 @@ impl Shared {
         })
     }
 
-    /// Reads all signals of a handle and what they mean. The version is read first: a signal that
-    /// arrives in between is in the picture, and whoever waits for a later version is told at once.
+    /// Reads all signals of a handle and what they mean. The head has been read before, and so the version:
+    /// a signal that arrives in between is in the picture, and whoever waits for a later version is told at
+    /// once.
     async fn evaluate(
         &self,
         number: Number,
         record: &HandleRecord,
+        head: Option<Bytes>,
     ) -> Result<(u64, Evaluation), MailboxError> {
         let now = self.clock.now();
-        let version = self.version(number, record, now).await?;
+        let version = version_of(head, record, now)?;
         let prefix = key::under(KeyKind::Signal, number);
         let mut signals = Vec::new();
         let mut after = None;
@@ -241,13 +244,12 @@ impl Shared {
             let mut notified = std::pin::pin!(listener.notify().notified());
             // From here on no change is missed, so the mailbox is read after this.
             notified.as_mut().enable();
-            let now = self.clock.now();
-            let record = self.handle_record(number).await?;
-            let present = self.version(number, &record, now).await?;
+            // In a box, which is gone while this waits: there may be a hundred thousand who do.
+            let (present, left) = Box::pin(self.version_and_time(number)).await?;
             if present > version || Instant::now() >= end {
                 return Ok(present);
             }
-            let until = match time_to_expiry(now, &record) {
+            let until = match left {
                 Some(left) => end.min(Instant::now() + left),
                 None => end,
             };
@@ -258,18 +260,25 @@ impl Shared {
         }
     }
 
-    /// Counts the changes of a handle; the end of its time is one of them.
-    async fn version(
+    /// The version of a handle, and how long until its time is over, if it is not.
+    async fn version_and_time(
         &self,
         number: Number,
-        record: &HandleRecord,
-        now: Timestamp,
-    ) -> Result<u64, MailboxError> {
-        let Some(bytes) = self.get(&key::handle_mailbox(number)).await? else {
-            return Err(MailboxError::HandleNotFound);
-        };
-        let head: HeadRecord = decode(KeyKind::HandleMailbox, &bytes)?;
-        Ok(head.version + u64::from(now > record.expires_at))
+    ) -> Result<(u64, Option<Duration>), MailboxError> {
+        let now = self.clock.now();
+        let (record, head) = self.handle_and_head(number).await?;
+        Ok((version_of(head, &record, now)?, time_to_expiry(now, &record)))
+    }
+
+    /// A handle and, read at the same time, the head of its mailbox.
+    async fn handle_and_head(
+        &self,
+        number: Number,
+    ) -> Result<(HandleRecord, Option<Bytes>), MailboxError> {
+        let keys = [&key::handle(number), &key::handle_mailbox(number)];
+        let [record, head] = self.get_both(keys).await?;
+        let record = record.ok_or(MailboxError::HandleNotFound)?;
+        Ok((decode(KeyKind::Handle, &record)?, head))
     }
 
     async fn handle_record(&self, number: Number) -> Result<HandleRecord, MailboxError> {
@@ -319,6 +328,17 @@ impl HandleRecord {
             signing_key: self.signing_key,
         }
     }
+}
+
+/// Counts the changes of a handle; the end of its time is one of them.
+fn version_of(
+    head: Option<Bytes>,
+    record: &HandleRecord,
+    now: Timestamp,
+) -> Result<u64, MailboxError> {
+    let head = head.ok_or(MailboxError::HandleNotFound)?;
+    let head: HeadRecord = decode(KeyKind::HandleMailbox, &head)?;
+    Ok(head.version + u64::from(now > record.expires_at))
 }
 
 /// How long until the handle's time is over, a moment added so that it is over then; nothing if it is.

@@ -135,6 +135,15 @@ impl Mailboxes {
         self.shared.signing_keys(container).await
     }
 
+    /// The same for this object, by whoever is going to signal it if one of the keys fits: a store that is
+    /// far away is asked for what that needs as well.
+    pub async fn signing_keys_for(
+        &self,
+        object: &ObjectAddress,
+    ) -> Result<Vec<SigningKey>, MailboxError> {
+        self.shared.signing_keys_for(object).await
+    }
+
     /// Takes a PUT by the owner of the account, which is how Heat prepares things. The body
     /// [`PLACEHOLDER`](crate::mailbox::limits::PLACEHOLDER) makes the object a signal handle. A body for an object that is one is a
     /// signal; for any other object it is the new content.

@@ -7,7 +7,7 @@ use md5::{Digest, Md5};
 use signal_protocol::path::ObjectName;
 use signal_protocol::signal::Signal;
 
-use crate::mailbox::append::{Append, AppendTarget};
+use crate::mailbox::append::{Append, AppendTarget, Stored};
 use crate::mailbox::error::MailboxError;
 use crate::mailbox::limits::{MAX_COMMIT_ATTEMPTS, MAX_CONTENT_TYPE_BYTES, PLACEHOLDER};
 use crate::mailbox::record::{
@@ -57,6 +57,9 @@ impl Shared {
         address: &ObjectAddress,
         new: NewObject,
     ) -> Result<PutReceipt, MailboxError> {
+        if let Some(receipt) = self.put_to_recalled(address, &new).await? {
+            return Ok(receipt);
+        }
         // What an object is can change between the look and the change, though hardly twice.
         for _ in 0..MAX_COMMIT_ATTEMPTS {
             let container = self.find_container(&address.container).await?;
@@ -73,17 +76,38 @@ impl Shared {
             let append = new.to_append()?;
             let target = AppendTarget::InContainer(container);
             match self.append_in_turn(head_key, target, append).await {
-                Ok(stored) => {
-                    return Ok(PutReceipt {
-                        info: stored.info,
-                        outcome: PutOutcome::Signal(stored.receipt),
-                    });
-                }
+                Ok(stored) => return Ok(PutReceipt::of_signal(stored)),
                 Err(MailboxError::ObjectNotFound) => {}
                 Err(error) => return Err(error),
             }
         }
         Err(contended(KeyKind::Mailbox))
+    }
+
+    /// Puts a signal into a mailbox of a container that the store recalls, without asking whether that is still
+    /// there: the commit will tell. Nothing where that is not known, or where anything stands in the way: then whoever
+    /// calls has to look.
+    async fn put_to_recalled(
+        self: &Arc<Self>,
+        address: &ObjectAddress,
+        new: &NewObject,
+    ) -> Result<Option<PutReceipt>, MailboxError> {
+        let Some(container) = self.recall_container(&address.container) else {
+            return Ok(None);
+        };
+        let head_key =
+            key::in_container(KeyKind::Mailbox, container.number, address.object.as_str());
+        let is_handle =
+            self.store.recall(&head_key).is_some() || self.get(&head_key).await?.is_some();
+        let Some(append) = new.to_append().ok().filter(|_| is_handle) else {
+            return Ok(None);
+        };
+        let target = AppendTarget::InContainer(container);
+        match self.append_in_turn(head_key, target, append).await {
+            Ok(stored) => Ok(Some(PutReceipt::of_signal(stored))),
+            Err(MailboxError::ObjectNotFound | MailboxError::ContainerNotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Remembers that the object is a signal handle. Signals that wait there already stay.
@@ -260,6 +284,12 @@ impl NewObject {
         let body =
             if is_in_heats_form(&self.body) { self.body.clone() } else { signal.to_json().into() };
         Ok(Append { id: signal.id, content_type: self.content_type(), etag: md5_hex(&body), body })
+    }
+}
+
+impl PutReceipt {
+    fn of_signal(stored: Stored) -> PutReceipt {
+        PutReceipt { info: stored.info, outcome: PutOutcome::Signal(stored.receipt) }
     }
 }
 

@@ -66,6 +66,32 @@ async fn names(
         .collect()
 }
 
+/// Where a store has snapshots at all.
+pub(crate) async fn a_snapshot_stays_as_it_was(open: Open) {
+    let store = open();
+    put(&store, "a", "1").await;
+    put(&store, "b", "1").await;
+    let Some(snapshot) = store.snapshot().expect("a store that reads") else { return };
+    put(&store, "a", "2").await;
+    put(&store, "c", "2").await;
+    let mut batch = Batch::new();
+    batch.delete(key("b"));
+    store.commit(batch).await.expect("a commit");
+    drop(store);
+    for limit in [1, 1_000] {
+        let mut seen = Vec::new();
+        let mut after = None;
+        loop {
+            let page = snapshot.scan(&key(""), after.as_ref(), limit).await.expect("a scan");
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            seen.extend(page);
+        }
+        let expect = [(key("a"), value("1")), (key("b"), value("1"))];
+        assert_eq!(seen, expect, "in pages of {limit}");
+    }
+}
+
 pub(crate) async fn records_are_written_replaced_and_removed(open: Open) {
     let store = open();
     assert_eq!(read(&store, "a").await, None);
@@ -125,6 +151,82 @@ pub(crate) async fn keys_and_values_are_bytes(open: Open) {
     assert_eq!(found, all);
     let last = store.scan(&key([0xff]), None, 99).await.expect("a scan");
     assert_eq!(last.len(), 2);
+}
+
+pub(crate) async fn many_are_read_in_the_order_asked_for(open: Open) {
+    let store = open();
+    // More than one request of any store, with one that is not there, one twice, and a body.
+    let body = Key::new(KeyKind::SignalBody, &[b"body"]);
+    let keys: Vec<Key> = (0..150).map(|number| key(format!("{number}"))).collect();
+    for keys in keys.chunks(MAX_BATCH_OPERATIONS) {
+        let mut batch = Batch::new();
+        keys.iter().for_each(|key| batch.put(key.clone(), Bytes::copy_from_slice(key.as_bytes())));
+        store.commit(batch).await.expect("a commit");
+    }
+    let asked = [&keys[..], &[key("none"), keys[7].clone()]].concat();
+    let with_body = [&asked[..], &[body]].concat();
+    for asked in [&with_body[..], &asked[..], &asked[..1], &[]] {
+        let expect: Vec<Option<Bytes>> = asked
+            .iter()
+            .map(|key| keys.contains(key).then(|| Bytes::copy_from_slice(key.as_bytes())))
+            .collect();
+        assert_eq!(store.get_many(asked).await, Ok(expect));
+    }
+}
+
+/// What meets on its way to the store does not change what becomes of it: of many commits at once those are
+/// made that would be made alone.
+pub(crate) async fn commits_at_once_are_judged_one_by_one(open: Open) {
+    let store = open();
+    put(&store, "shared", "1").await;
+    let commit = |number: usize| {
+        let mut batch = Batch::new();
+        batch.expect(Expect::Value(key("shared"), value("1")));
+        match number % 4 {
+            0 => batch.expect(Expect::Present(Key::new(KeyKind::Account, &[b"nobody"]))),
+            1 => batch.expect(Expect::Absent(key(format!("{}", number - 1)))),
+            _ => {}
+        }
+        batch.put(key(format!("{number}")), value("x"));
+        let store = store.clone();
+        async move { store.commit(batch).await }
+    };
+    let outcomes = futures_util::future::join_all((0..200).map(commit)).await;
+    for (number, outcome) in outcomes.into_iter().enumerate() {
+        let expect = match number % 4 {
+            0 => Err(CommitError::Conflict { kind: KeyKind::Account }),
+            _ => Ok(()),
+        };
+        assert_eq!(outcome, expect, "{number}");
+        let is_there = read(&store, &number.to_string()).await.is_some();
+        assert_eq!(is_there, number % 4 != 0, "{number}");
+    }
+}
+
+/// Of many commits that want to write one record, and expect it not to be there, one is made.
+pub(crate) async fn of_rivals_at_once_one_wins(open: Open) {
+    let store = open();
+    let commit = |number: usize| {
+        let mut batch = Batch::new();
+        batch.expect(Expect::Absent(key(format!("prize {}", number % 8))));
+        batch.put(key(format!("prize {}", number % 8)), value(&number.to_string()));
+        batch.put(key(format!("{number}")), value("x"));
+        let store = store.clone();
+        async move { store.commit(batch).await.is_ok() }
+    };
+    let made = futures_util::future::join_all((0..160).map(commit)).await;
+    for prize in 0..8 {
+        let winner = read(&store, &format!("prize {prize}")).await.expect("a winner");
+        let winners: Vec<String> = (prize..160)
+            .step_by(8)
+            .filter(|number| made[*number])
+            .map(|number| number.to_string())
+            .collect();
+        assert_eq!(winners, [winner]);
+    }
+    for (number, is_made) in made.into_iter().enumerate() {
+        assert_eq!(read(&store, &number.to_string()).await.is_some(), is_made, "{number}");
+    }
 }
 
 pub(crate) async fn expectations_are_checked(open: Open) {
@@ -352,6 +454,9 @@ macro_rules! all_conform {
             records_are_written_replaced_and_removed,
             a_scan_is_ordered_and_stays_in_its_range,
             keys_and_values_are_bytes,
+            many_are_read_in_the_order_asked_for,
+            commits_at_once_are_judged_one_by_one,
+            of_rivals_at_once_one_wins,
             expectations_are_checked,
             one_broken_expectation_stops_everything,
             the_last_operation_on_a_key_counts,
@@ -359,6 +464,7 @@ macro_rules! all_conform {
             limits_are_exact_and_refuse_the_whole_batch,
             racing_commits_exclude_each_other,
             a_scan_is_one_picture,
+            a_snapshot_stays_as_it_was,
             a_commit_that_nobody_waits_for_harms_nobody,
             what_was_acknowledged_is_there_after_opening_again,
         ]);)*

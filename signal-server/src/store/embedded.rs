@@ -6,6 +6,7 @@
 //! DIR/lock      held by the relay that uses the directory; names its process
 //! DIR/format    "heliograph store 1": what a later version needs to know before it touches anything
 //! DIR/db/       a fjall database (a log-structured merge tree) with one keyspace, "records"
+//! DIR/restoring a backup on its way to become DIR/db; there only while it is restored
 //! ```
 //!
 //! Keys and values are those of [`crate::store`], unchanged; one keyspace keeps one journal and one memory
@@ -58,11 +59,12 @@
 
 mod directory;
 mod hot;
+mod picture;
+pub mod restoring;
 mod writer;
 
 use std::fmt;
 use std::io;
-use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -70,13 +72,14 @@ use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::store::embedded::directory::Directory;
 use crate::store::embedded::hot::{HotRecords, Lookup};
 use crate::store::embedded::writer::{Request, Writer};
+use crate::store::snapshot::Snapshot;
 use crate::store::{Batch, CommitError, Key, Store, StoreError};
 
 /// How many commits may wait for the writer. At the slowest disk that is any use (100 syncs a second) the
@@ -123,6 +126,15 @@ pub enum OpenError {
         path.display()
     )]
     Format { path: PathBuf, found: String, expected: &'static str },
+    /// A backup was to be restored into it, and that did not come to its end.
+    #[error(
+        "the data directory {} has a restore in it that was interrupted: empty it, and restore again",
+        path.display()
+    )]
+    HalfRestored { path: PathBuf },
+    /// A backup is restored into an empty directory only.
+    #[error("the data directory {} is not empty: there is \"{found}\" in it", path.display())]
+    NotEmpty { path: PathBuf, found: String },
     /// A file of the directory itself.
     #[error("failed to {action} {}", path.display())]
     File { action: &'static str, path: PathBuf, source: io::Error },
@@ -174,6 +186,9 @@ impl EmbeddedStore {
     /// dropped, or the process ends in whatever way.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let directory = Directory::open(path)?;
+        if directory.restoring_path().exists() {
+            return Err(OpenError::HalfRestored { path: path.to_owned() });
+        }
         let records = Records::open(&directory.database_path())
             .map_err(|source| OpenError::Database { path: directory.database_path(), source })?;
         let shared = Arc::new(Shared {
@@ -217,7 +232,7 @@ impl Store for EmbeddedStore {
             Lookup::Unknown(ticket) => Some(ticket),
             Lookup::Cold => None,
         };
-        let value = self.shared.records()?.get(key)?;
+        let value = self.shared.records()?.picture().get(key)?;
         if let Some(ticket) = ticket {
             self.shared.hot.keep(key, &ticket, value.clone());
         }
@@ -230,14 +245,7 @@ impl Store for EmbeddedStore {
         after: Option<&Key>,
         limit: usize,
     ) -> Result<Vec<(Key, Bytes)>, StoreError> {
-        let records = self.shared.records()?;
-        if limit <= MAX_INLINE_SCAN {
-            return records.scan(prefix, after, limit);
-        }
-        let (prefix, after) = (prefix.clone(), after.cloned());
-        tokio::task::spawn_blocking(move || records.scan(&prefix, after.as_ref(), limit))
-            .await
-            .map_err(|_| unavailable("a read was interrupted"))?
+        self.shared.records()?.picture().scan_aside(prefix, after, limit).await
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
@@ -263,6 +271,10 @@ impl Store for EmbeddedStore {
             Ok(_) => Ok(()),
             Err(error) => Err(unavailable(&error.to_string())),
         }
+    }
+
+    fn snapshot(&self) -> Result<Option<Box<dyn Snapshot>>, StoreError> {
+        Ok(Some(Box::new(self.shared.records()?.picture())))
     }
 }
 
@@ -296,57 +308,6 @@ impl Records {
         })?;
         Ok(Records { database, keyspace })
     }
-
-    // Both reads go through a snapshot. Without one, fjall shows the changes of a group one after the
-    // other while it applies them.
-
-    fn get(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
-        let value = self.database.snapshot().get(&self.keyspace, key.as_bytes());
-        let value = value.map_err(|error| read_error(&error))?;
-        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
-    }
-
-    fn scan(
-        &self,
-        prefix: &Key,
-        after: Option<&Key>,
-        limit: usize,
-    ) -> Result<Vec<(Key, Bytes)>, StoreError> {
-        let start = match after {
-            Some(after) if after.starts_with(prefix) => Bound::Excluded(after.as_bytes()),
-            Some(after) if after > prefix => return Ok(Vec::new()),
-            _ => Bound::Included(prefix.as_bytes()),
-        };
-        // Without an end, a scan that finds little would walk over all the records that were ever removed
-        // behind its prefix, to find the next one that is still there.
-        let end = end_of(prefix);
-        let range = (start, end.as_ref().map(Vec::as_slice));
-        let mut found = Vec::new();
-        let records = self.database.snapshot().range::<&[u8], _>(&self.keyspace, range);
-        for guard in records.take(limit) {
-            let (key, value) = guard.into_inner().map_err(|error| read_error(&error))?;
-            if !key.starts_with(prefix.as_bytes()) {
-                break;
-            }
-            let key = Key::from_bytes(Bytes::copy_from_slice(&key)).ok_or(StoreError::Corrupt {
-                detail: "a record has a key of no known kind".to_owned(),
-            })?;
-            found.push((key, Bytes::copy_from_slice(&value)));
-        }
-        Ok(found)
-    }
-}
-
-/// Where the keys end that begin with `prefix`.
-fn end_of(prefix: &Key) -> Bound<Vec<u8>> {
-    let mut end = prefix.as_bytes().to_vec();
-    while let Some(last) = end.pop() {
-        if last < u8::MAX {
-            end.push(last + 1);
-            return Bound::Excluded(end);
-        }
-    }
-    Bound::Unbounded
 }
 
 fn unavailable(detail: &str) -> StoreError {

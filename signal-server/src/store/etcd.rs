@@ -9,19 +9,22 @@
 //! the contract of [`Store`] is etcd's own. When a member or the connection to it is lost in the middle of a
 //! commit, nobody can know whether it was made; the caller is told `Unavailable`, as the contract says.
 //!
-//! Beside the records there are keys below `<prefix>lead/`: who does which [`Job`], see `lead`. No kind of
-//! record begins with that letter.
+//! What several callers want at the same moment travels in one request, see `gather`.
+//!
+//! Beside the records there are keys below `<prefix>lead/`: who does which [`Job`], see `lead`; and
+//! `<prefix>group`, which means nothing, see `gather`. No kind of record begins with those letters.
 //!
 //! Choices not taken: leases for records that end some time, since most of them are removed long before,
 //! and a lease for each is one more transaction; reads from whichever member is near (`serializable`), which
 //! may show what is old.
 
+mod batch;
 mod client;
+mod gather;
 mod lead;
 mod watch;
 mod wire;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -31,16 +34,14 @@ use tonic::{Code, Status};
 
 pub use crate::store::etcd::client::{EtcdError, EtcdSettings, EtcdTls, EtcdUser};
 
+use crate::store::etcd::batch::Asked;
 use crate::store::etcd::client::{Client, Effect};
-use crate::store::etcd::wire::{
-    Compare, CompareResult, CompareTarget, Compared, DeleteRangeRequest, Empty, OneRequest,
-    PutRequest, RANGE, RangeRequest, RangeResponse, RequestOp, STATUS, StatusResponse, TXN,
-    TxnRequest, TxnResponse,
-};
+use crate::store::etcd::gather::Gatherer;
+use crate::store::etcd::gather::commits::commit_alone;
+use crate::store::etcd::gather::reads::read;
+use crate::store::etcd::wire::{Empty, RANGE, RangeRequest, RangeResponse, STATUS, StatusResponse};
 use crate::store::sharing::{Changes, Job, Leadership};
-use crate::store::{
-    Batch, CommitError, Expect, Key, KeyKind, MAX_BATCH_BYTES, Operation, Store, StoreError,
-};
+use crate::store::{Batch, CommitError, Key, KeyKind, Store, StoreError};
 
 /// Longest prefix of keys. A batch of the largest size is to stay below etcd's limit for a request, with
 /// the prefix in front of each of its keys.
@@ -59,17 +60,29 @@ const MAX_WAITING_CHANGES: usize = 256;
 #[derive(Debug, Clone)]
 pub struct EtcdStore {
     client: Arc<Client>,
+    gatherer: Gatherer,
     prefix: Bytes,
 }
 
 impl EtcdStore {
-    /// Checks the settings; whether somebody answers is seen with the first call.
+    /// Checks the settings; whether somebody answers is seen with the first call. To be called inside a
+    /// runtime.
     pub fn new(settings: &EtcdSettings) -> Result<EtcdStore, EtcdError> {
         if settings.prefix.len() > MAX_PREFIX_BYTES {
             return Err(EtcdError::PrefixTooLong { limit: MAX_PREFIX_BYTES });
         }
         let prefix = Bytes::copy_from_slice(settings.prefix.as_bytes());
-        Ok(EtcdStore { client: Arc::new(Client::new(settings)?), prefix })
+        let client = Arc::new(Client::new(settings)?);
+        let counted = [prefix.as_ref(), b"group"].concat().into();
+        let gatherer = Gatherer::start(Arc::clone(&client), counted);
+        Ok(EtcdStore { client, gatherer, prefix })
+    }
+
+    /// Commits a batch by a request of its own, whatever else waits: what etcd itself takes, to measure by.
+    pub async fn commit_alone(&self, batch: Batch) -> Result<(), CommitError> {
+        let asked = Asked::of(&batch)?;
+        let commit = self.translate(batch);
+        asked.outcome(commit_alone(&self.client, commit.request).await)
     }
 
     /// Whether some relay does a job on this store at present: then relays run on it.
@@ -93,55 +106,6 @@ impl EtcdStore {
 
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
         self.client.call(RANGE, request, Effect::Repeatable).await
-    }
-
-    fn compare(&self, expectation: &Expect) -> Compare {
-        let (result, target, compared) = match expectation {
-            Expect::Absent(_) => {
-                (CompareResult::Equal, CompareTarget::Version, Compared::Version(0))
-            }
-            Expect::Present(_) => {
-                (CompareResult::Greater, CompareTarget::Version, Compared::Version(0))
-            }
-            // Does not hold where there is no such key, whatever the value.
-            Expect::Value(_, value) => {
-                (CompareResult::Equal, CompareTarget::Value, Compared::Value(value.clone()))
-            }
-        };
-        Compare {
-            result: result as i32,
-            target: target as i32,
-            key: self.name(expectation.key()),
-            compared: Some(compared),
-        }
-    }
-
-    /// The changes of a batch. etcd refuses to change one key twice in a transaction, so the last change of
-    /// each key is the one that is sent.
-    fn changes_of(&self, operations: Vec<Operation>) -> Vec<RequestOp> {
-        let mut last = HashMap::with_capacity(operations.len());
-        for (index, operation) in operations.iter().enumerate() {
-            last.insert(operation.key().clone(), index);
-        }
-        let is_last = |(index, operation): &(usize, Operation)| last[operation.key()] == *index;
-        operations
-            .into_iter()
-            .enumerate()
-            .filter(is_last)
-            .map(|(_, operation)| match operation {
-                Operation::Put(key, value) => {
-                    OneRequest::Put(PutRequest { key: self.name(&key), value, lease: 0 }).into()
-                }
-                Operation::Delete(key) => {
-                    OneRequest::Delete(DeleteRangeRequest { key: self.name(&key) }).into()
-                }
-            })
-            .collect()
-    }
-
-    fn look_at(&self, expectation: &Expect) -> RequestOp {
-        let key = self.name(expectation.key());
-        OneRequest::Range(RangeRequest { key, ..RangeRequest::default() }).into()
     }
 
     /// A page of a scan, of the revision that the first page was of.
@@ -193,9 +157,18 @@ impl EtcdStore {
 #[async_trait]
 impl Store for EtcdStore {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
-        let request = RangeRequest { key: self.name(key), ..RangeRequest::default() };
-        let mut answer = self.range(request).await.map_err(|error| unanswered(&error))?;
-        Ok(answer.kvs.pop().map(|record| record.value))
+        let found = self.get_many(std::slice::from_ref(key)).await?;
+        Ok(found.into_iter().next().flatten())
+    }
+
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let names = keys.iter().map(|key| self.name(key)).collect();
+        // Bodies may be large, and nothing is to wait for them.
+        let found = match keys.iter().all(|key| is_small(key.kind())) {
+            true => self.gatherer.read(names).await,
+            false => read(&self.client, &names).await,
+        };
+        found.map_err(|error| unanswered(&error))
     }
 
     async fn scan(
@@ -223,34 +196,12 @@ impl Store for EtcdStore {
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
-        batch.check_size()?;
-        let (n_operations, n_bytes) = (batch.n_operations(), batch.n_bytes());
-        let (expectations, operations) = batch.into_parts();
-        let kinds_differ =
-            expectations.windows(2).any(|pair| pair[0].key().kind() != pair[1].key().kind());
-        let n_key_bytes: usize =
-            expectations.iter().map(|expectation| expectation.key().as_bytes().len()).sum();
-        let looks = kinds_differ && n_bytes + n_key_bytes <= MAX_BATCH_BYTES;
-        let request = TxnRequest {
-            compare: expectations.iter().map(|expectation| self.compare(expectation)).collect(),
-            success: self.changes_of(operations),
-            failure: match looks {
-                true => expectations.iter().map(|expectation| self.look_at(expectation)).collect(),
-                false => Vec::new(),
-            },
-        };
-        if request.compare.is_empty() && request.success.is_empty() {
+        let asked = Asked::of(&batch)?;
+        let commit = self.translate(batch);
+        if commit.request.compare.is_empty() && commit.request.success.is_empty() {
             return Ok(());
         }
-        let answer: TxnResponse = self
-            .client
-            .call(TXN, request, Effect::Once)
-            .await
-            .map_err(|error| uncommitted(&error, n_operations, n_bytes))?;
-        if answer.succeeded {
-            return Ok(());
-        }
-        Err(CommitError::Conflict { kind: broken(&expectations, &answer) })
+        asked.outcome(self.gatherer.commit(commit).await)
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
@@ -281,18 +232,9 @@ impl Store for EtcdStore {
     }
 }
 
-/// The kind of the first expectation that does not hold, as far as the answer tells.
-fn broken(expectations: &[Expect], answer: &TxnResponse) -> KeyKind {
-    let present = answer.responses.iter().map(|response| {
-        let range = response.range.as_ref();
-        range.and_then(|range| range.kvs.first()).map(|record| record.value.as_ref())
-    });
-    let broken = expectations
-        .iter()
-        .zip(present)
-        .find(|(expectation, present)| !expectation.holds(*present))
-        .map(|(expectation, _)| expectation);
-    broken.or(expectations.first()).map_or(KeyKind::Garbage, |expectation| expectation.key().kind())
+/// Whether records of this kind are small, so that reads of many may travel together.
+fn is_small(kind: KeyKind) -> bool {
+    !matches!(kind, KeyKind::ObjectBody | KeyKind::SignalBody | KeyKind::ForwardBody)
 }
 
 /// The first key behind all that begin with `prefix`.
@@ -327,20 +269,6 @@ fn unanswered(error: &Status) -> StoreError {
         Code::DataLoss => StoreError::Corrupt { detail: detail(error) },
         _ => StoreError::Unavailable { detail: detail(error) },
     }
-}
-
-fn uncommitted(error: &Status, n_operations: usize, n_bytes: usize) -> CommitError {
-    let text = error.message();
-    if text.contains("database space exceeded") {
-        return CommitError::Full { detail: detail(error) };
-    }
-    if text.contains("too many requests") {
-        return CommitError::Overloaded;
-    }
-    if text.contains("request is too large") || text.contains("too many operations") {
-        return CommitError::TooLarge { n_operations, n_bytes };
-    }
-    unanswered(error).into()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::store::sharing::{Changes, Job, Leadership};
+use crate::store::snapshot::Snapshot;
 use crate::store::{Batch, CommitError, Key, KeyKind, Store, StoreError};
 
 /// What goes wrong with one commit.
@@ -46,6 +47,7 @@ pub struct FaultyStore {
     inner: Arc<dyn Store>,
     plan: Mutex<Plan>,
     n_commits: AtomicUsize,
+    n_reads: AtomicUsize,
     is_cut: AtomicBool,
 }
 
@@ -75,6 +77,7 @@ impl FaultyStore {
             inner,
             plan: Mutex::new(plan),
             n_commits: AtomicUsize::new(0),
+            n_reads: AtomicUsize::new(0),
             is_cut: AtomicBool::new(false),
         }
     }
@@ -95,6 +98,11 @@ impl FaultyStore {
     /// How many commits were asked for so far.
     pub fn n_commits(&self) -> usize {
         self.n_commits.load(Ordering::Relaxed)
+    }
+
+    /// How often something was read so far; several records at once count as one read.
+    pub fn n_reads(&self) -> usize {
+        self.n_reads.load(Ordering::Relaxed)
     }
 
     /// Adds to the end of a script; a store that breaks at random ignores it.
@@ -145,7 +153,18 @@ impl fmt::Debug for FaultyStore {
 impl Store for FaultyStore {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
         self.check_cut()?;
+        self.n_reads.fetch_add(1, Ordering::Relaxed);
         self.inner.get(key).await
+    }
+
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        self.check_cut()?;
+        self.n_reads.fetch_add(1, Ordering::Relaxed);
+        self.inner.get_many(keys).await
+    }
+
+    fn recall(&self, key: &Key) -> Option<Bytes> {
+        self.inner.recall(key)
     }
 
     async fn scan(
@@ -155,6 +174,7 @@ impl Store for FaultyStore {
         limit: usize,
     ) -> Result<Vec<(Key, Bytes)>, StoreError> {
         self.check_cut()?;
+        self.n_reads.fetch_add(1, Ordering::Relaxed);
         self.inner.scan(prefix, after, limit).await
     }
 
@@ -186,6 +206,10 @@ impl Store for FaultyStore {
 
     fn lead(&self, job: Job) -> Leadership {
         self.inner.lead(job)
+    }
+
+    fn snapshot(&self) -> Result<Option<Box<dyn Snapshot>>, StoreError> {
+        self.inner.snapshot()
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::store::snapshot::Snapshot;
 use crate::store::{Batch, CommitError, Key, Operation, Store, StoreError};
 
 /// See the module's own words.
@@ -85,5 +86,22 @@ impl Store for MemoryStore {
 
     async fn ready(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    fn snapshot(&self) -> Result<Option<Box<dyn Snapshot>>, StoreError> {
+        let copy = MemoryStore { records: Mutex::new(self.records().clone()) };
+        Ok(Some(Box::new(copy)))
+    }
+}
+
+#[async_trait]
+impl Snapshot for MemoryStore {
+    async fn scan(
+        &self,
+        prefix: &Key,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Bytes)>, StoreError> {
+        Store::scan(self, prefix, after, limit).await
     }
 }

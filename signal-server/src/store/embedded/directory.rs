@@ -78,6 +78,16 @@ impl Directory {
         })
     }
 
+    /// Where a backup is restored before it takes its place.
+    pub(crate) fn restoring_path(&self) -> PathBuf {
+        self.path.join("restoring")
+    }
+
+    /// Makes what was renamed in the directory last.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+
     /// Writes and syncs something of the size that a database needs to get going.
     pub(crate) fn probe(&self) -> io::Result<()> {
         let path = self.path.join("probe");

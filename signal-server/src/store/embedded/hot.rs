@@ -19,7 +19,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 
-use crate::store::{Key, KeyKind};
+use crate::store::Key;
 
 /// Spreads records over several locks; a power of two some way above the number of cores.
 const N_SHARDS: usize = 64;
@@ -78,7 +78,7 @@ impl fmt::Debug for HotRecords {
 
 impl HotRecords {
     pub(crate) fn get(&self, key: &Key) -> Lookup {
-        if !is_hot(key.kind()) {
+        if !key.kind().is_hot() {
             return Lookup::Cold;
         }
         let shard = self.read(key);
@@ -101,7 +101,7 @@ impl HotRecords {
 
     /// Marks what the writer is about to change.
     pub(crate) fn begin_change(&self, changes: &HashMap<Key, Option<Bytes>>) {
-        for key in changes.keys().filter(|key| is_hot(key.kind())) {
+        for key in changes.keys().filter(|key| key.kind().is_hot()) {
             let mut shard = self.write(key);
             shard.version += 1;
             shard.make_room();
@@ -111,7 +111,7 @@ impl HotRecords {
 
     /// Takes over what the writer has synced.
     pub(crate) fn end_change(&self, changes: &HashMap<Key, Option<Bytes>>) {
-        for (key, value) in changes.iter().filter(|(key, _)| is_hot(key.kind())) {
+        for (key, value) in changes.iter().filter(|(key, _)| key.kind().is_hot()) {
             self.write(key).records.insert(key.clone(), Kept::Known(value.clone()));
         }
     }
@@ -150,21 +150,10 @@ impl Shard {
     }
 }
 
-/// Small records that are read far more often than there are different ones.
-fn is_hot(kind: KeyKind) -> bool {
-    matches!(
-        kind,
-        KeyKind::Account
-            | KeyKind::Container
-            | KeyKind::Mailbox
-            | KeyKind::Handle
-            | KeyKind::HandleMailbox
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::KeyKind;
 
     fn key(name: &str) -> Key {
         Key::new(KeyKind::Mailbox, &[name.as_bytes()])

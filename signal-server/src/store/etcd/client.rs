@@ -29,7 +29,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// How long one call may take in all: with this, a request at the relay has its 503 well before its sender
 /// gives up.
-const CALL_TIMEOUT: Duration = Duration::from_secs(6);
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);

@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::*;
+use crate::store::etcd::batch::uncommitted;
 use crate::store::sharing::Change;
+use crate::store::{Expect, MAX_BATCH_BYTES};
 
 /// One member, which all tests of a process share.
-struct Member {
-    endpoint: String,
+pub(crate) struct Member {
+    pub(crate) endpoint: String,
     /// Dropped with the process, and then the shell that reads from it ends the member.
     _shell: Child,
 }
@@ -19,25 +21,29 @@ struct Member {
 /// Starts the member if need be. It must be installed: a test that cannot run has failed.
 fn endpoint() -> &'static str {
     static MEMBER: OnceLock<Member> = OnceLock::new();
-    &MEMBER.get_or_init(start).endpoint
+    &MEMBER.get_or_init(|| start(&[])).endpoint
 }
 
-fn start() -> Member {
+/// Starts a member, with options of its own.
+pub(crate) fn start(options: &[&str]) -> Member {
     let folder = tempfile::tempdir().expect("a temporary directory").keep();
     let (client, peer) = (free_address(), free_address());
     // The member ends, and its directory goes, when this process closes the pipe, however it ends.
     let script = r#"
-        etcd --name only --data-dir "$1" --log-level error \
-            --listen-client-urls "http://$2" --advertise-client-urls "http://$2" \
-            --listen-peer-urls "http://$3" --initial-advertise-peer-urls "http://$3" \
-            --initial-cluster "only=http://$3" >"$1.log" 2>&1 </dev/null &
+        folder=$1 client=$2 peer=$3
+        shift 3
+        etcd --name only --data-dir "$folder" --log-level error \
+            --listen-client-urls "http://$client" --advertise-client-urls "http://$client" \
+            --listen-peer-urls "http://$peer" --initial-advertise-peer-urls "http://$peer" \
+            --initial-cluster "only=http://$peer" "$@" >"$folder.log" 2>&1 </dev/null &
         member=$!
         read -r _ || true
-        kill "$member"; wait "$member"; rm -rf "$1" "$1.log""#;
+        kill "$member"; wait "$member"; rm -rf "$folder" "$folder.log""#;
     let shell = Command::new("sh")
         .args(["-c", script, "sh"])
         .arg(&folder)
         .args([&client, &peer])
+        .args(options)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

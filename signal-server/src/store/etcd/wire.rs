@@ -80,7 +80,7 @@ pub(crate) struct DeleteRangeRequest {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct RequestOp {
-    #[prost(oneof = "OneRequest", tags = "1, 2, 3")]
+    #[prost(oneof = "OneRequest", tags = "1, 2, 3, 4")]
     pub(crate) request: Option<OneRequest>,
 }
 
@@ -92,6 +92,9 @@ pub(crate) enum OneRequest {
     Put(PutRequest),
     #[prost(message, tag = "3")]
     Delete(DeleteRangeRequest),
+    /// A transaction within a transaction, with compares of its own.
+    #[prost(message, tag = "4")]
+    Txn(TxnRequest),
 }
 
 impl From<OneRequest> for RequestOp {
@@ -104,6 +107,8 @@ impl From<OneRequest> for RequestOp {
 pub(crate) struct ResponseOp {
     #[prost(message, optional, tag = "1")]
     pub(crate) range: Option<RangeResponse>,
+    #[prost(message, optional, tag = "4")]
+    pub(crate) txn: Option<TxnResponse>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
