@@ -1,27 +1,32 @@
-//! What it costs the relay to hold many handles, on the embedded store.
+//! What it costs the relay to hold many handles, on either store.
 //!
 //! For a thousand, a hundred thousand and a million handles, ten to a stack: how long a start takes, from
 //! the start of the process until it listens; how much memory the relay has then; and how long a signed PUT
 //! and a poll as Heat makes it take, one at a time, each at another handle. The handles are put in by the
-//! domain itself, in this process, before the relay is started on the directory. Every one of them is used
-//! once or not at all, so the records come from the disk's tables and not from what was used before.
+//! domain itself, in this process, before the relay is started on the store: the records are those that Heat
+//! would have made. Every one of them is used once or not at all, so the records come from the disk's tables
+//! and not from what was used before.
 //!
 //! The stacks that are used belong to the operator's account, the others to accounts of their own: to make a
-//! container is one commit after the other in one account.
+//! container is one commit after the other in one account. Of every size as many stacks are used, and all of
+//! their handles, so that a poll lists as many signals.
 //!
-//! To be compared, sizes are measured in turn, several rounds of each, with all relays running at once.
+//! All relays run at once and are asked in turn, a request each, so that whatever else the machine does is
+//! the same for all of them.
 //!
 //! ```text
 //! cargo bench -p heliograph-server --bench growth
 //! ```
 //! Needs no network, 2 GiB of disk and some minutes, nearly all of them to put the million in.
-//! `GROWTH_BENCH_MAX=100000` leaves the largest out.
+//! `GROWTH_BENCH_MAX=100000` leaves the largest out. With `GROWTH_BENCH_STORE=etcd` the records are in an etcd
+//! (Debian's `etcd-server`) of one member for each size.
 
+#[path = "support/etcd.rs"]
+mod etcd;
 #[path = "support/relay.rs"]
 #[expect(dead_code, reason = "each benchmark needs its part of it")]
 mod relay;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,11 +36,13 @@ use heliograph_server::mailbox::limits::{Limits, PLACEHOLDER};
 use heliograph_server::mailbox::{
     ContainerAddress, ContainerUpdate, Mailboxes, NewObject, ObjectAddress,
 };
+use heliograph_server::store::Store;
 use heliograph_server::store::embedded::EmbeddedStore;
 use signal_protocol::path::{AccountName, ContainerName, ObjectName};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::etcd::Member;
 use crate::relay::{
     ACCOUNT, Connection, Failure, Server, operator_request, operator_token, print, quantile,
     signed_head, signing_key, write_request,
@@ -47,20 +54,20 @@ const SIZES: [usize; 3] = [1_000, 100_000, 1_000_000];
 /// Handles of one stack.
 const HANDLES_PER_STACK: usize = 10;
 
+/// How many stacks are used, with all of their handles: those of the smallest size.
+const N_USED_STACKS: usize = SIZES[0] / HANDLES_PER_STACK;
+
+/// Signals, and as many polls, for each size: each handle that is used once.
+const N_REQUESTS: usize = N_USED_STACKS * HANDLES_PER_STACK;
+
 /// How many stacks are made at once, so that they share the store's syncs.
 const N_MAKERS: usize = 512;
 
 /// How many accounts the stacks belong to that are only there.
 const N_OTHER_ACCOUNTS: usize = 256;
 
-/// Rounds for each size. All together use each handle of the smallest size about once.
-const N_ROUNDS: usize = 10;
-
-/// Signals, and as many polls, in one round.
-const ROUND_REQUESTS: usize = 100;
-
-/// How many handles of each size are used.
-const N_USED: usize = N_ROUNDS * ROUND_REQUESTS;
+/// Progress is told after so many stacks.
+const TOLD_STACKS: usize = 10_000;
 
 fn main() -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -71,28 +78,39 @@ fn main() -> Result<(), Failure> {
 struct Size {
     n_handles: usize,
     server: Server,
+    connection: Connection,
     token: String,
     key: String,
     start: Duration,
     anonymous_bytes: u64,
     put_us: Vec<u32>,
     poll_us: Vec<u32>,
+    member: Option<Member>,
     _data_dir: tempfile::TempDir,
 }
 
 async fn measure() -> Result<(), Failure> {
-    let max = largest_size()?;
+    let max = setting("GROWTH_BENCH_MAX").map(|text| text.parse()).transpose()?;
+    let is_on_etcd = match setting("GROWTH_BENCH_STORE").as_deref() {
+        None | Some("embedded") => false,
+        Some("etcd") => true,
+        Some(_) => return Err("GROWTH_BENCH_STORE is embedded or etcd".into()),
+    };
     let mut sizes = Vec::new();
-    for n_handles in SIZES.into_iter().filter(|size| *size <= max) {
-        sizes.push(Size::prepare(n_handles).await?);
+    for n_handles in SIZES.into_iter().filter(|size| *size <= max.unwrap_or(usize::MAX)) {
+        sizes.push(Size::prepare(n_handles, is_on_etcd).await?);
     }
-    for round in 0..N_ROUNDS {
+    // Connections that were silent while the next size was put in have been closed.
+    for size in &mut sizes {
+        size.connection = Connection::open(size.server.address).await?;
+    }
+    for id in 0..N_REQUESTS {
         for size in &mut sizes {
-            size.run(round).await?;
+            size.signal_and_poll(id).await?;
         }
     }
     print(
-        "  handles   start ms   memory MiB   after MiB   put p50 us   p99   poll p50 us   p99   put ratio   poll ratio",
+        "  handles   start ms   memory MiB   after MiB   etcd MiB   put p50 us   p99   poll p50 us   p99   put ratio   poll ratio",
     )?;
     let mut base = None;
     for size in &mut sizes {
@@ -100,12 +118,14 @@ async fn measure() -> Result<(), Failure> {
         size.poll_us.sort_unstable();
         let (put, poll) = (quantile(&size.put_us, 0.5), quantile(&size.poll_us, 0.5));
         let (base_put, base_poll) = *base.get_or_insert((put, poll));
+        let etcd_bytes = size.member.as_ref().map(Member::anonymous_bytes).transpose()?;
         print(&format!(
-            "{:>9}  {:>9}  {:>11}  {:>10}  {put:>11}  {:>4}  {poll:>12}  {:>4}  {:>10.2}  {:>11.2}",
+            "{:>9}  {:>9}  {:>11}  {:>10}  {:>9}  {put:>11}  {:>4}  {poll:>12}  {:>4}  {:>10.2}  {:>11.2}",
             size.n_handles,
             size.start.as_millis(),
             size.anonymous_bytes >> 20,
             size.server.anonymous_bytes()? >> 20,
+            etcd_bytes.map_or_else(|| "-".to_owned(), |bytes| (bytes >> 20).to_string()),
             quantile(&size.put_us, 0.99),
             quantile(&size.poll_us, 0.99),
             f64::from(put) / f64::from(base_put),
@@ -116,24 +136,31 @@ async fn measure() -> Result<(), Failure> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a benchmark is a program of its own")]
-fn largest_size() -> Result<usize, Failure> {
-    match std::env::var("GROWTH_BENCH_MAX") {
-        Ok(text) => Ok(text.parse()?),
-        Err(_) => Ok(usize::MAX),
-    }
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 impl Size {
-    async fn prepare(n_handles: usize) -> Result<Size, Failure> {
+    async fn prepare(n_handles: usize, is_on_etcd: bool) -> Result<Size, Failure> {
         let data_dir = tempfile::tempdir()?;
         let filling = Instant::now();
-        fill(data_dir.path(), n_handles).await?;
+        let member = match is_on_etcd {
+            true => Some(Member::start(&data_dir.path().join("etcd")).await?),
+            false => None,
+        };
+        let store: Arc<dyn Store> = match &member {
+            Some(member) => Arc::new(member.store()?),
+            None => Arc::new(EmbeddedStore::open(data_dir.path())?),
+        };
+        fill(store, n_handles).await?;
         print(&format!("{n_handles} handles put in within {} s", filling.elapsed().as_secs()))?;
+        let url = member.as_ref().map(|member| format!("etcd://{}", member.endpoint));
+        let store = url.as_deref().unwrap_or("embedded");
         // The first start makes the operator's token, so the second one is measured, on files that this
         // machine has in its cache, as after an update of the relay.
-        drop(Server::relay(data_dir.path())?);
+        drop(Server::relay_on(data_dir.path(), store)?);
         let starting = Instant::now();
-        let server = Server::relay(data_dir.path())?;
+        let server = Server::relay_on(data_dir.path(), store)?;
         let start = starting.elapsed();
         let anonymous_bytes = server.anonymous_bytes()?;
         let token = operator_token(data_dir.path())?;
@@ -142,38 +169,36 @@ impl Size {
         Ok(Size {
             n_handles,
             server,
+            connection,
             token,
             key,
             start,
             anonymous_bytes,
-            put_us: Vec::new(),
-            poll_us: Vec::new(),
+            put_us: Vec::with_capacity(N_REQUESTS),
+            poll_us: Vec::with_capacity(N_REQUESTS),
+            member,
             _data_dir: data_dir,
         })
     }
 
-    /// Signals some handles that are spread over all, and polls the stack of each.
-    async fn run(&mut self, round: usize) -> Result<(), Failure> {
-        // One of each round's own: the relay closes one that is silent while another size is put in.
-        let mut connection = Connection::open(self.server.address).await?;
+    /// Signals a handle, and asks for its stack's signals as Heat does.
+    async fn signal_and_poll(&mut self, id: usize) -> Result<(), Failure> {
+        let n_stacks = self.n_handles / HANDLES_PER_STACK;
+        let stack = id % N_USED_STACKS * (n_stacks / N_USED_STACKS);
+        let container = format!("{ACCOUNT}/{}", stack_name(stack));
+        let handle = handle_name(id / N_USED_STACKS);
+        let head = signed_head(&self.key, &format!("{container}/{handle}"));
         let mut request = Vec::with_capacity(1024);
-        for n in 0..ROUND_REQUESTS {
-            let id = n * N_ROUNDS + round;
-            let handle = id * self.n_handles / N_USED;
-            let (stack, handle) = (handle / HANDLES_PER_STACK, handle % HANDLES_PER_STACK);
-            let container = format!("{ACCOUNT}/{}", stack_name(stack));
-            let head = signed_head(&self.key, &format!("{container}/{}", handle_name(handle)));
-            write_request(&mut request, &head, id)?;
-            let sent = Instant::now();
-            connection.ask(&request).await?;
-            self.put_us.push(micros(sent));
+        write_request(&mut request, &head, id)?;
+        let sent = Instant::now();
+        self.connection.ask(&request).await?;
+        self.put_us.push(micros(sent));
 
-            let path = format!("{container}?format=json&prefix={}", handle_name(handle));
-            let poll = operator_request(&self.token, "GET", &path, "");
-            let sent = Instant::now();
-            connection.ask(poll.as_bytes()).await?;
-            self.poll_us.push(micros(sent));
-        }
+        let path = format!("{container}?format=json");
+        let poll = operator_request(&self.token, "GET", &path, "");
+        let sent = Instant::now();
+        self.connection.ask(poll.as_bytes()).await?;
+        self.poll_us.push(micros(sent));
         Ok(())
     }
 }
@@ -193,19 +218,22 @@ fn handle_name(handle: usize) -> String {
 /// What came of making a stack, in a task of its own.
 type Made = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-/// Puts the handles into a data directory, as Heat would: a container for each stack, a placeholder for each
-/// handle.
-async fn fill(data_dir: &Path, n_handles: usize) -> Result<(), Failure> {
-    let store = Arc::new(EmbeddedStore::open(data_dir)?);
+/// Puts the handles into a store, as Heat would: a container for each stack, a placeholder for each handle.
+async fn fill(store: Arc<dyn Store>, n_handles: usize) -> Result<(), Failure> {
     let mailboxes = Mailboxes::new(store, Arc::new(SystemClock), Limits::default());
     let n_stacks = n_handles / HANDLES_PER_STACK;
-    let used_step = (n_stacks / N_USED).max(1);
+    let used_step = n_stacks / N_USED_STACKS;
+    let begin = Instant::now();
     let mut makers: JoinSet<Made> = JoinSet::new();
     for stack in 0..n_stacks {
         if makers.len() >= N_MAKERS
             && let Some(made) = makers.join_next().await
         {
             made?.map_err(|error| error.to_string())?;
+        }
+        if stack > 0 && stack % TOLD_STACKS == 0 {
+            let n_made = stack * HANDLES_PER_STACK;
+            print(&format!("  {n_made} handles after {} s", begin.elapsed().as_secs()))?;
         }
         let account = match stack % used_step {
             0 => AccountName::parse("AUTH_operator")?,

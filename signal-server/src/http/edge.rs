@@ -188,12 +188,8 @@ struct RequestLine {
 }
 
 impl RequestLine {
-    /// Long-polls and event streams: both are a GET of something below the handles or
-    /// the instances.
     fn waits_for_a_signal(&self) -> bool {
-        let path = self.uri.path();
-        self.method == Method::GET
-            && (path.starts_with("/api/v1/handles/") || path.starts_with("/api/v1/instances/"))
+        is_below_what_is_waited_for(&self.method, &self.uri)
     }
 
     fn may_carry_a_signal(&self) -> bool {
@@ -256,6 +252,19 @@ async fn guard(mut router: Router, mut request: Request<Body>, admission: Admiss
         Ok(Err(_panic)) => panicked().into_response(),
         Err(_elapsed) => timed_out().into_response(),
     }
+}
+
+/// Whether a request is a long-poll that may take its time: it says how long.
+pub(crate) fn may_wait_long(method: &Method, uri: &Uri) -> bool {
+    is_below_what_is_waited_for(method, uri)
+        && uri.query().is_some_and(|query| query.contains("wait="))
+}
+
+/// Long-polls and event streams: both are a GET of something below the handles or the instances.
+fn is_below_what_is_waited_for(method: &Method, uri: &Uri) -> bool {
+    let path = uri.path();
+    method == Method::GET
+        && (path.starts_with("/api/v1/handles/") || path.starts_with("/api/v1/instances/"))
 }
 
 fn check_sizes(uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
@@ -334,8 +343,9 @@ impl RequestIds {
             (1..=MAX_REQUEST_ID_BYTES).contains(&bytes.len())
                 && bytes.iter().all(u8::is_ascii_graphic)
         });
-        if let Some(given) = given {
-            return RequestId(given.clone());
+        // A copy of its own, for it outlives the buffer that the headers were read into.
+        if let Some(Ok(given)) = given.map(|given| HeaderValue::from_bytes(given.as_bytes())) {
+            return RequestId(given);
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let name = HeaderValue::try_from(format!("{}{number:x}", self.prefix));

@@ -4,17 +4,21 @@
 //! the relay speaks the rest. The connection loop is hyper's, used directly: the limits below cannot be
 //! set through the router's own server.
 
+mod parking;
+
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use axum::response::Response;
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -26,7 +30,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use crate::app::Shutdown;
-use crate::http::edge::{Edge, MAX_HEADER_BYTES};
+use crate::http::edge::{Edge, MAX_HEADER_BYTES, may_wait_long};
+use crate::http::listener::parking::{
+    Parked, Parking, Plain, can_be_parked, closed, detach, keeps_alive,
+};
 use crate::tls::Tls;
 
 /// How long a connection may be silent before or between requests. Heat keeps its connection and polls
@@ -44,6 +51,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Who answers the requests of a listener. Cloned for each connection.
 pub(crate) trait Answer: Clone + Send + Sync + 'static {
     fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response> + Send;
+
+    /// Whether the answer may take so long that nothing else should be held for it.
+    fn may_wait_long(&self, _request: &Request<Incoming>) -> bool {
+        false
+    }
 }
 
 /// A router behind the layers.
@@ -56,6 +68,10 @@ pub(crate) struct Service {
 impl Answer for Service {
     async fn answer(&self, request: Request<Incoming>) -> Response {
         self.edge.call(self.router.clone(), request.map(Body::new)).await
+    }
+
+    fn may_wait_long(&self, request: &Request<Incoming>) -> bool {
+        may_wait_long(request.method(), request.uri())
     }
 }
 
@@ -151,13 +167,81 @@ impl<A: Answer> Connection<A> {
     async fn serve(self, stream: TcpStream) {
         self.serving.connections.inc();
         match &self.serving.tls {
-            None => self.serve_http(stream).await,
-            Some(tls) => match tls.accept(stream).await {
-                Ok(stream) => self.serve_http(stream).await,
-                Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
-            },
+            None => self.serve_plain(stream).await,
+            // In a box of its own, so that those without TLS do not pay for the room that it takes.
+            Some(tls) => Box::pin(self.serve_tls(tls, stream)).await,
         }
         self.serving.connections.dec();
+    }
+
+    /// Serves the requests of a connection; one that waits for long is parked meanwhile.
+    async fn serve_plain(&self, stream: TcpStream) {
+        let mut parking = Parking::with_answer(None);
+        let mut plain = Plain::new(stream, parking.clone());
+        loop {
+            // In a box, which is gone while a request is parked.
+            let Some(stop) = Box::pin(self.serve_until_parked(plain, &parking)).await else {
+                return;
+            };
+            let answer = tokio::select! {
+                biased;
+                answer = stop.parked.answering => answer,
+                () = closed(&stop.stream) => return,
+            };
+            parking = Parking::with_answer(Some(answer));
+            let keeps_alive = stop.parked.keeps_alive && !self.shutdown.has_begun();
+            plain = Plain::again(stop.stream, parking.clone(), keeps_alive, &stop.unread);
+        }
+    }
+
+    /// Serves until the connection ends, or a request is parked.
+    async fn serve_until_parked(&self, plain: Plain, parking: &Arc<Parking>) -> Option<Stop> {
+        let service = service_fn(|mut request: Request<Incoming>| {
+            let (answer, parking) = (self.answer.clone(), parking.clone());
+            async move {
+                if let Some(response) = parking.take_answer() {
+                    return Ok::<_, Infallible>(response);
+                }
+                if !answer.may_wait_long(&request) || !can_be_parked(&request) {
+                    return Ok(answer.answer(request).await);
+                }
+                let keeps_alive = keeps_alive(&request);
+                detach(&mut request);
+                let answering = Box::pin(async move { answer.answer(request).await });
+                parking.park(Parked { answering, keeps_alive });
+                std::future::pending().await
+            }
+        });
+        let mut connection = self.serving.http.serve_connection(TokioIo::new(plain), service);
+        let mut stopping = pin!(self.shutdown.begun());
+        let mut is_stopping = false;
+        let parked = poll_fn(|context| {
+            loop {
+                // A connection that breaks is the peer's affair: there is nobody left to tell.
+                if Pin::new(&mut connection).poll(context).is_ready() {
+                    return Poll::Ready(None);
+                }
+                if let Some(parked) = parking.take_parked() {
+                    return Poll::Ready(Some(parked));
+                }
+                if is_stopping || stopping.as_mut().poll(context).is_pending() {
+                    return Poll::Pending;
+                }
+                is_stopping = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+        });
+        let parked = parked.await?;
+        let parts = connection.into_parts();
+        let (stream, unread) = parts.io.into_inner().into_parts(&parts.read_buf);
+        Some(Stop { stream, unread, parked })
+    }
+
+    async fn serve_tls(&self, tls: &Tls, stream: TcpStream) {
+        match tls.accept(stream).await {
+            Ok(stream) => self.serve_http(stream).await,
+            Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+        }
     }
 
     async fn serve_http(&self, stream: impl AsyncRead + AsyncWrite + Unpin) {
@@ -177,6 +261,14 @@ impl<A: Answer> Connection<A> {
             }
         }
     }
+}
+
+/// A connection at the place where a request was parked.
+struct Stop {
+    stream: TcpStream,
+    /// What the peer has sent behind the request.
+    unread: Bytes,
+    parked: Parked,
 }
 
 async fn drain(slots: &Semaphore, max_connections: usize, grace: Duration) -> Drained {

@@ -8,3 +8,4 @@ mod limits;
 mod native;
 mod serve;
 mod stop;
+mod waiting;

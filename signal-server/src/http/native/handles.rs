@@ -185,7 +185,8 @@ async fn wait(
     let id = &permit.handle.id;
     let deadline = Instant::now() + query.wait;
     loop {
-        let view = state.mailboxes.handle_view(id).await?;
+        // In a box, which is gone while this waits: whoever waits is to hold no room for what is done before.
+        let view = Box::pin(state.mailboxes.handle_view(id)).await?;
         let is_news = match query.version {
             Some(seen) => view.version > seen,
             None => view.state != HandleState::Pending,
