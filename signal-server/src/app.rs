@@ -19,6 +19,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::app::operator::OperatorTokenError;
 use crate::app::sweeping::{sweep, sweep_instances};
+use crate::backup::Backups;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, MetadataConfig, PublicUrl, StoreConfig};
 use crate::forward::Forwarder;
@@ -59,6 +60,7 @@ pub(crate) struct AppState {
     pub(crate) mailboxes: Mailboxes,
     pub(crate) instances: Instances,
     pub(crate) stacks: Stacks,
+    pub(crate) backups: Backups,
     pub(crate) tokens: Arc<dyn TokenCheck>,
     pub(crate) heat: Option<Heat>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -231,12 +233,14 @@ impl Parts {
         let store = MeteredStore::new(self.store.clone(), self.metrics.store.clone());
         let store: Arc<dyn Store> = Arc::new(store);
         let instances = Instances::new(store.clone(), self.clock.clone());
+        let backups = Backups::new(store.clone());
         let mailboxes = Mailboxes::new(store, self.clock.clone(), Limits::default());
         let shutdown = Shutdown::new();
         let app = AppState {
             mailboxes: mailboxes.clone(),
             stacks: Stacks::new(mailboxes.clone(), instances.clone()),
             instances,
+            backups,
             tokens: self.tokens.clone(),
             heat: self.heat.clone(),
             clock: self.clock.clone(),

@@ -1,6 +1,8 @@
 //! The command line: what can be typed, and what the exit code says about how it went.
 
+mod backup;
 mod handle;
+mod health;
 mod instance;
 mod migrate;
 mod output;
@@ -61,6 +63,13 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Move everything from one store to another; no relay may run on either
     Migrate(migrate::MigrateArgs),
+    /// Save everything that a relay on an embedded store has, while it serves
+    Backup(backup::BackupArgs),
+    /// Put a backup into an empty data directory
+    Restore(backup::RestoreArgs),
+    /// Say whether the relay on this machine is ready; for health checks
+    #[command(after_help = HEALTH_EXIT_CODES)]
+    Health(health::HealthArgs),
     /// Make, show, list and delete handles
     #[command(subcommand)]
     Handle(handle::HandleCommand),
@@ -87,6 +96,10 @@ const STACK_EXIT_CODES: &str = "Exit codes:
   0  nobody is missing
   2  somebody who is expected has not signalled
   3  could not ask";
+
+const HEALTH_EXIT_CODES: &str = "Exit codes:
+  0  ready
+  3  not ready, or could not ask";
 
 /// The relay to ask, and how to answer.
 #[derive(Clone, Debug, Args)]
@@ -148,6 +161,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     match cli.command {
         Command::Serve(args) => serve::serve(&args),
         Command::Migrate(args) => migrate::migrate(&args),
+        Command::Backup(args) => output::block_on(args.connection.output(), backup::backup(&args)),
+        Command::Restore(args) => backup::restore(&args),
+        Command::Health(args) => output::block_on(args.output(), health::health(&args)),
         Command::Handle(command) => output::block_on(command.output(), handle::handle(&command)),
         Command::Wait(args) => output::block_on(args.connection.output(), wait::wait(&args)),
         Command::Watch(args) => output::block_on(args.connection.output(), watch::watch(&args)),

@@ -4,6 +4,7 @@
 //! same question may be answered later ([`ClientError::is_retriable`]).
 
 pub(crate) mod backoff;
+pub(crate) mod backup;
 pub(crate) mod events;
 
 use std::time::Duration;
@@ -63,6 +64,8 @@ pub(crate) enum ClientError {
     BadServer,
     #[error("failed to reach the relay at {host}")]
     Send { host: String, source: reqwest::Error },
+    #[error("the relay at {host} has stopped in the middle of its answer")]
+    Silent { host: String },
     #[error("the relay answered {status}: {message}")]
     Refused { status: StatusCode, code: String, message: String, retry_after: Option<Duration> },
     #[error("the relay at {host} gave an answer that is not the relay's: {shown}")]
@@ -75,7 +78,7 @@ impl ClientError {
         match self {
             ClientError::Build { .. } => "no_client",
             ClientError::BadServer => "bad_server",
-            ClientError::Send { .. } => "unreachable",
+            ClientError::Send { .. } | ClientError::Silent { .. } => "unreachable",
             ClientError::Refused { code, .. } => code,
             ClientError::BadAnswer { .. } => "bad_answer",
         }
@@ -85,6 +88,7 @@ impl ClientError {
     pub(crate) fn is_retriable(&self) -> bool {
         match self {
             ClientError::Send { source, .. } => !source.is_builder(),
+            ClientError::Silent { .. } => true,
             ClientError::Refused { status, .. } => {
                 status.is_server_error()
                     || matches!(
@@ -176,10 +180,7 @@ impl Client {
         wait: Duration,
         version: Option<u64>,
     ) -> Result<InstanceView, ClientError> {
-        let mut url = self.server.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(["api", "v1", "instances", &id.to_string()]);
-        }
+        let mut url = self.url_below(&["api", "v1", "instances", &id.to_string()])?;
         if !wait.is_zero() {
             url.query_pairs_mut().append_pair("wait", &format!("{}ms", wait.as_millis()));
         }
@@ -191,11 +192,16 @@ impl Client {
 
     /// Who has signalled a stack of Heat's.
     pub(crate) async fn stack(&self, id: &str) -> Result<StackView, ClientError> {
-        let mut url = self.server.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(["api", "v1", "stacks", id]);
-        }
+        let url = self.url_below(&["api", "v1", "stacks", id])?;
         self.ask(self.request(Method::GET, url), ANSWER_TIMEOUT).await
+    }
+
+    /// Whether the admin surface, which then is the server, says that the relay is ready.
+    pub(crate) async fn ready(&self) -> Result<(), ClientError> {
+        let mut url = self.server.clone();
+        url.set_path("readyz");
+        self.send(self.request(Method::GET, url).timeout(ANSWER_TIMEOUT)).await?;
+        Ok(())
     }
 
     pub(crate) async fn delete(&self, id: &HandleId) -> Result<(), ClientError> {
@@ -238,10 +244,16 @@ impl Client {
     }
 
     fn handles_url(&self, below: &[&str]) -> Result<Url, ClientError> {
+        let parts: Vec<&str> = HANDLES.iter().chain(below).copied().collect();
+        self.url_below(&parts)
+    }
+
+    /// A path below the relay's URL.
+    fn url_below(&self, parts: &[&str]) -> Result<Url, ClientError> {
         let mut url = self.server.clone();
         {
             let mut path = url.path_segments_mut().map_err(|()| ClientError::BadServer)?;
-            path.pop_if_empty().extend(HANDLES).extend(below);
+            path.pop_if_empty().extend(parts);
         }
         Ok(url)
     }

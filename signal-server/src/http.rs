@@ -16,7 +16,7 @@ use axum::routing::{MethodRouter, get, post, put};
 
 use crate::app::{AdminState, AppState};
 use crate::error::ApiError;
-use crate::http::native::{events, forwards, handles, instances, openapi, stacks};
+use crate::http::native::{backup, events, forwards, handles, instances, openapi, stacks};
 use crate::http::swift::{account, container, object};
 use crate::metrics::Surface;
 
@@ -31,6 +31,7 @@ pub(crate) fn native_routes() -> Vec<(&'static str, MethodRouter<AppState>)> {
         ("/api/v1/stacks/{id}", get(stacks::show)),
         ("/api/v1/forwards", get(forwards::list)),
         ("/api/v1/forwards/{id}", get(forwards::show)),
+        ("/api/v1/backup", get(backup::take)),
         ("/api/v1/openapi.json", get(openapi::document)),
     ]
 }

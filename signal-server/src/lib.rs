@@ -7,6 +7,7 @@
 //!
 //! Read the modules in the order in which they are declared.
 
+pub mod backup;
 pub mod clock;
 pub mod migrate;
 pub mod store;
@@ -35,3 +36,4 @@ pub mod cli;
 mod client;
 
 mod duration;
+

@@ -99,22 +99,43 @@ pub async fn migrate(
 }
 
 /// Reads everything in a store.
-async fn contents(store: &dyn Store, side: Side) -> Result<Contents, MigrateError> {
-    let mut kinds = KeyKind::ALL.to_vec();
-    kinds.sort_unstable_by_key(|kind| *kind as u8);
-    let mut hash = Sha256::new();
-    let mut n_records = 0;
-    for kind in kinds {
+pub(crate) async fn contents(store: &dyn Store, side: Side) -> Result<Contents, MigrateError> {
+    let mut tally = Tally::default();
+    for kind in ordered_kinds() {
         let mut records = Records::new(store, kind, side);
         while let Some((key, value)) = records.take().await? {
-            hash.update((key.as_bytes().len() as u64).to_le_bytes());
-            hash.update((value.len() as u64).to_le_bytes());
-            hash.update(key.as_bytes());
-            hash.update(&value);
-            n_records += 1;
+            tally.add(&key, &value);
         }
     }
-    Ok(Contents { n_records, digest: hash.finalize().into() })
+    Ok(tally.contents())
+}
+
+/// The kinds of record in the order of their keys.
+pub(crate) fn ordered_kinds() -> Vec<KeyKind> {
+    let mut kinds = KeyKind::ALL.to_vec();
+    kinds.sort_unstable_by_key(|kind| *kind as u8);
+    kinds
+}
+
+/// Counts and digests records that are given in order.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    n_records: u64,
+    hash: Sha256,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, key: &Key, value: &[u8]) {
+        self.hash.update((key.as_bytes().len() as u64).to_le_bytes());
+        self.hash.update((value.len() as u64).to_le_bytes());
+        self.hash.update(key.as_bytes());
+        self.hash.update(value);
+        self.n_records += 1;
+    }
+
+    pub(crate) fn contents(self) -> Contents {
+        Contents { n_records: self.n_records, digest: self.hash.finalize().into() }
+    }
 }
 
 /// The records of one kind, in order, one at a time.

@@ -45,7 +45,12 @@ impl From<io::Error> for Failure {
 
 impl Failure {
     pub(crate) fn usage(message: impl fmt::Display) -> Failure {
-        Failure { code: "bad_usage".to_owned(), message: message.to_string() }
+        Failure::named("bad_usage", message)
+    }
+
+    /// A failure of a command's own, by its stable name.
+    pub(crate) fn named(code: &str, message: impl fmt::Display) -> Failure {
+        Failure { code: code.to_owned(), message: message.to_string() }
     }
 }
 

@@ -46,4 +46,5 @@ fn a_wrong_command_line_is_told_from_a_handle_that_failed() {
     check(&["wait", "not-a-handle"], Exit::CouldNotAsk);
     check(&["handle", "create", "--timeout", "soon"], Exit::CouldNotAsk);
     check(&["serve", "--listen", "everywhere"], Exit::CouldNotAsk);
+    check(&["health", "--admin-listen", "nowhere"], Exit::CouldNotAsk);
 }

@@ -6,6 +6,7 @@
 //! A request needs one of two permits, and no handler can be called without one: an account's token, or
 //! the signature in a URL of the handle itself.
 
+pub(crate) mod backup;
 pub(crate) mod events;
 pub(crate) mod forwards;
 pub(crate) mod handles;

@@ -1,6 +1,7 @@
 //! The relay as its users meet it: real sockets, real processes, both stores.
 
 mod admin;
+mod backup;
 mod cli;
 mod events;
 mod harness;

@@ -11,6 +11,7 @@ use signal_protocol::tempurl::TempUrl;
 use crate::app::AppState;
 use crate::error::ApiError;
 use crate::http::native::handles::{handle_path, signals_path};
+use crate::instance::OPERATOR_ACCOUNT;
 use crate::keystone::TokenUse;
 use crate::mailbox::Handle;
 use crate::mailbox::error::MailboxError;
@@ -19,6 +20,12 @@ use crate::mailbox::error::MailboxError;
 #[derive(Clone, Debug)]
 pub(crate) struct AccountPermit {
     pub(crate) account: AccountName,
+    _private: (),
+}
+
+/// The bearer has the operator's token, which opens all accounts where it says so.
+#[derive(Clone, Debug)]
+pub(crate) struct OperatorPermit {
     _private: (),
 }
 
@@ -51,6 +58,22 @@ impl FromRequestParts<AppState> for AccountPermit {
         };
         let account = state.tokens.account_of(token, token_use).await?;
         Ok(AccountPermit { account, _private: () })
+    }
+}
+
+impl FromRequestParts<AppState> for OperatorPermit {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &AppState,
+    ) -> Result<OperatorPermit, ApiError> {
+        let permit = AccountPermit::from_request_parts(parts, state).await?;
+        if permit.account.as_str() != OPERATOR_ACCOUNT {
+            let message = "this is for the operator's token";
+            return Err(ApiError::new(StatusCode::FORBIDDEN, "operator_only", message));
+        }
+        Ok(OperatorPermit { _private: () })
     }
 }
 
@@ -95,7 +118,8 @@ impl FromRequestParts<AppState> for ReadPermit {
         state: &AppState,
     ) -> Result<ReadPermit, ApiError> {
         // Also for the events, which show nothing that the handle does not.
-        let handle = permitted_handle(parts, state, "GET", handle_path).await?;
+        // In a box, which is gone when the bearer waits.
+        let handle = Box::pin(permitted_handle(parts, state, "GET", handle_path)).await?;
         Ok(ReadPermit { handle, _private: () })
     }
 }
