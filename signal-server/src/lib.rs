@@ -37,3 +37,5 @@ mod client;
 
 mod duration;
 
+#[cfg(test)]
+mod tests;

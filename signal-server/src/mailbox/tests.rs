@@ -3,7 +3,6 @@
 mod concurrency;
 mod expiry;
 mod handles;
-mod histories;
 mod leftovers;
 
 use std::sync::Arc;
