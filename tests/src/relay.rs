@@ -109,6 +109,15 @@ impl Relay {
         handle_of(&serde_json::from_str(&text)?)
     }
 
+    /// Removes a handle, over HTTP.
+    pub fn delete_handle(&self, handle: &Handle) -> Result<()> {
+        let token = fs::read_to_string(self.token_file())?;
+        let url = format!("{}/api/v1/handles/{}", self.public, handle.id);
+        let request = reqwest::blocking::Client::new().delete(url);
+        request.header("x-auth-token", token.trim()).send()?.error_for_status()?;
+        Ok(())
+    }
+
     /// The handle as it is now, over HTTP, by whoever has its poll URL.
     pub fn poll(&self, handle: &Handle) -> Result<Value> {
         let text = reqwest::blocking::get(&handle.poll_url)?.error_for_status()?.text()?;

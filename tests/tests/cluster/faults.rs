@@ -35,22 +35,28 @@ impl Fleet {
             directories: Vec::new(),
             store: etcd.url(),
         };
+        fleet.add(n_relays)?;
+        Ok(fleet)
+    }
+
+    /// Starts more of them.
+    pub(crate) fn add(&mut self, n_relays: usize) -> Result<()> {
         for _ in 0..n_relays {
             let directory = TempDir::new()?;
-            let flags = ["--store", &fleet.store];
+            let flags = ["--store", &self.store];
             let relay = Relay::start_with(directory.path(), "127.0.0.1:0", &flags)?;
-            fleet.addresses.push(relay.address().to_owned());
-            fleet.relays.push(Some(relay));
-            fleet.directories.push(directory);
+            self.addresses.push(relay.address().to_owned());
+            self.relays.push(Some(relay));
+            self.directories.push(directory);
         }
-        Ok(fleet)
+        Ok(())
     }
 
     pub(crate) fn relay(&self, index: usize) -> Result<&Relay> {
         self.relays[index].as_ref().context("the relay does not run")
     }
 
-    fn kill(&mut self, index: usize) -> Result<()> {
+    pub(crate) fn kill(&mut self, index: usize) -> Result<()> {
         self.relays[index].take().context("the relay does not run")?.kill()
     }
 

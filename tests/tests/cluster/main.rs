@@ -22,6 +22,8 @@ fn main() -> ExitCode {
             sharing::long_poll,
         ),
         scene("sharing::urls_of_one_relay_are_good_at_all", sharing::urls),
+        scene("sharing::a_long_poll_ends_behind_a_compacted_revision", sharing::compaction),
+        scene("sharing::another_relay_sweeps_when_one_is_killed", sharing::sweeps),
         scene("faults::nothing_is_lost_or_doubled_whatever_dies", faults::whatever_dies),
         scene(
             "outage::without_etcd_the_gateway_passes_and_signals_are_refused",
@@ -29,7 +31,7 @@ fn main() -> ExitCode {
         ),
         scene("moving::to_etcd_and_back_under_load_and_killed_half_way", moving::both_ways),
         scene(
-            "heat::polls_through_a_load_balancer_while_relays_die",
+            "heat::polls_and_is_signalled_through_a_load_balancer_while_relays_die",
             heat::load_balancer,
         ),
         scene("secured::certificates_and_a_user", secured::certificates_and_a_user),
