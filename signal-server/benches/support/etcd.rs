@@ -14,6 +14,9 @@ use crate::relay::{Failure, anonymous_bytes_of};
 /// What a million handles and the revisions of filling them in fit into; the default is 2 GiB.
 const QUOTA_BYTES: u64 = 8 << 30;
 
+/// What the keys of a relay begin with unless it is told otherwise.
+const PREFIX: &str = "heliograph/";
+
 /// How long a start may take.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
@@ -54,8 +57,8 @@ impl Member {
     }
 
     pub(crate) fn store(&self) -> Result<EtcdStore, Failure> {
-        let endpoints = vec![self.endpoint.clone()];
-        Ok(EtcdStore::new(&EtcdSettings { endpoints, ..EtcdSettings::default() })?)
+        let (endpoints, prefix) = (vec![self.endpoint.clone()], PREFIX.to_owned());
+        Ok(EtcdStore::new(&EtcdSettings { endpoints, prefix, ..EtcdSettings::default() })?)
     }
 
     pub(crate) fn anonymous_bytes(&self) -> Result<u64, Failure> {

@@ -19,8 +19,9 @@ use crate::store::{
 /// How many commits are under way at once, so that they share the store's syncs.
 const N_COMMITS: usize = 16;
 
-/// What may lie in a directory into which a backup is restored: the operator's token, which is no record.
-const MAY_BE_THERE: [&str; 1] = ["operator.token"];
+/// What may lie in a directory into which a backup is restored: the operator's token, which is no record, and
+/// what a file system of its own has at its top.
+const MAY_BE_THERE: [&str; 2] = ["operator.token", "lost+found"];
 
 /// Why a backup is of no use, or could not be restored.
 #[derive(Debug, Error)]

@@ -21,7 +21,10 @@ impl Client {
     /// Begins a backup of the relay's store.
     pub(crate) async fn backup(&self) -> Result<BackupReader, ClientError> {
         let url = self.url_below(&["api", "v1", "backup"])?;
-        let response = self.send(self.request(Method::GET, url)).await?;
+        let host = host_of(&url);
+        let sending = self.send(self.request(Method::GET, url));
+        let response =
+            timeout(MAX_SILENCE, sending).await.map_err(|_| ClientError::Silent { host })??;
         Ok(BackupReader { response })
     }
 }

@@ -289,6 +289,21 @@ async fn a_relay_killed_before_it_noted_the_delivery_sends_the_same_again() {
     assert_eq!(received[0].body, received[1].body, "the same id: heat counts one");
 }
 
+/// Two relays may send for a moment; entry and body go together, but are read one after the other.
+#[tokio::test]
+async fn a_signal_that_another_relay_finished_between_two_reads_is_not_sent() {
+    let mut stage = Stage::set().await;
+    let finished = stage.accept("r", r#"{"id":"1"}"#).await;
+    let mut batch = Batch::new();
+    batch.delete(finished.key(KeyKind::ForwardBody));
+    stage.store.commit(batch).await.unwrap();
+    let next = stage.accept("r", r#"{"id":"2"}"#).await;
+    stage.run();
+    assert_eq!(stage.end(next).await.state, ForwardState::Delivered);
+    let bodies: Vec<String> = stage.heat.received().into_iter().map(|seen| seen.body).collect();
+    assert_eq!(bodies, [r#"{"id":"2"}"#]);
+}
+
 #[tokio::test]
 async fn a_signal_that_nobody_can_wait_for_expires() {
     let mut stage = Stage::set().await;

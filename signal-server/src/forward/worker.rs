@@ -242,7 +242,10 @@ impl Shared {
         let Some(entry) = self.get(&id.key(KeyKind::Forward)).await? else {
             return Ok(None);
         };
-        let body = self.get(&id.key(KeyKind::ForwardBody)).await?.unwrap_or_default();
+        // Both are removed by one commit, which another relay may have made between the two reads.
+        let Some(body) = self.get(&id.key(KeyKind::ForwardBody)).await? else {
+            return Ok(None);
+        };
         Ok(Some((parse(KeyKind::Forward, &entry)?, body)))
     }
 

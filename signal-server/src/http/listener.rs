@@ -163,15 +163,30 @@ struct Connection<A> {
     _slot: OwnedSemaphorePermit,
 }
 
+/// Counts a connection for as long as it is served, however that ends.
+struct Counted(Arc<Serving>);
+
+impl Counted {
+    fn new(serving: Arc<Serving>) -> Counted {
+        serving.connections.inc();
+        Counted(serving)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.dec();
+    }
+}
+
 impl<A: Answer> Connection<A> {
     async fn serve(self, stream: TcpStream) {
-        self.serving.connections.inc();
+        let _counted = Counted::new(self.serving.clone());
         match &self.serving.tls {
             None => self.serve_plain(stream).await,
             // In a box of its own, so that those without TLS do not pay for the room that it takes.
             Some(tls) => Box::pin(self.serve_tls(tls, stream)).await,
         }
-        self.serving.connections.dec();
     }
 
     /// Serves the requests of a connection; one that waits for long is parked meanwhile.

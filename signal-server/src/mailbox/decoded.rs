@@ -64,7 +64,8 @@ impl<T: Record> DecodedRecords<T> {
         if shard.len() >= MAX_SHARD_RECORDS {
             shard.clear();
         }
-        shard.insert(key.clone(), (bytes.clone(), Arc::clone(&record)));
+        // A copy of its own: what was read may be a part of a buffer with much else in it.
+        shard.insert(key.clone(), (Bytes::copy_from_slice(bytes), Arc::clone(&record)));
         Ok(record)
     }
 }

@@ -78,6 +78,7 @@ use tokio::sync::oneshot;
 
 use crate::store::embedded::directory::Directory;
 use crate::store::embedded::hot::{HotRecords, Lookup};
+use crate::store::embedded::picture::LentPictures;
 use crate::store::embedded::writer::{Request, Writer};
 use crate::store::snapshot::Snapshot;
 use crate::store::{Batch, CommitError, Key, Store, StoreError};
@@ -152,6 +153,7 @@ struct Shared {
     directory: Directory,
     state: RwLock<State>,
     hot: HotRecords,
+    lent: LentPictures,
 }
 
 struct State {
@@ -195,6 +197,7 @@ impl EmbeddedStore {
             directory,
             state: RwLock::new(State { records: Some(records.clone()), trouble: None }),
             hot: HotRecords::default(),
+            lent: LentPictures::default(),
         });
         let (requests, queue) = sync_channel(MAX_QUEUED_COMMITS);
         let writer = Writer::new(Arc::clone(&shared), queue, records);
@@ -274,7 +277,8 @@ impl Store for EmbeddedStore {
     }
 
     fn snapshot(&self) -> Result<Option<Box<dyn Snapshot>>, StoreError> {
-        Ok(Some(Box::new(self.shared.records()?.picture())))
+        let picture = self.shared.records()?.picture();
+        Ok(Some(Box::new(self.shared.lent.lend(picture))))
     }
 }
 

@@ -25,8 +25,12 @@ use crate::store::{Batch, CommitError, Expect, Key, KeyKind, Operation, Store, S
 const N_SHARDS: usize = 64;
 
 /// How many records one shard remembers; a full one is emptied. With all shards full of records of 300 bytes,
-/// some 10 MiB.
+/// some 10 MiB; of the largest ones, 128 MiB.
 const MAX_SHARD_RECORDS: usize = 512;
+
+/// A larger record is not remembered: a handle may come with 16 KiB of its owner's, and the head of a mailbox
+/// with many signals grows with them.
+const MAX_RECORD_BYTES: usize = 4 << 10;
 
 /// See the module's own words.
 pub struct RememberingStore {
@@ -50,14 +54,15 @@ impl RememberingStore {
             return;
         }
         let mut shard = self.shard(key);
-        let Some(value) = value else {
+        let Some(value) = value.filter(|value| value.len() <= MAX_RECORD_BYTES) else {
             shard.remove(key);
             return;
         };
         if shard.len() >= MAX_SHARD_RECORDS && !shard.contains_key(key) {
             shard.clear();
         }
-        shard.insert(key.clone(), value.clone());
+        // A copy of its own: what was read is a part of the buffer that the whole answer came in.
+        shard.insert(key.clone(), Bytes::copy_from_slice(value));
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
@@ -224,6 +229,10 @@ mod tests {
         }
         let lengths = relays.store.shards.iter().map(|shard| shard.lock().expect("a shard").len());
         assert!(lengths.max() <= Some(MAX_SHARD_RECORDS));
+        for (n_bytes, is_remembered) in [(MAX_RECORD_BYTES, true), (MAX_RECORD_BYTES + 1, false)] {
+            relays.store.note(&key("large"), Some(&vec![0; n_bytes].into()));
+            assert_eq!(relays.store.recall(&key("large")).is_some(), is_remembered, "{n_bytes}");
+        }
         let signal = Key::new(KeyKind::Signal, &[b"s"]);
         put(&relays.store, &signal, "1").await;
         relays.check(&signal, None);

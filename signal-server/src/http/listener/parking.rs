@@ -7,6 +7,9 @@
 //! the socket again, and a request that stands for the one that it has forgotten ([`STAND_IN`]); its answer is
 //! the one that was waited for. So hyper writes it, and goes on with the requests that follow.
 //!
+//! A client that closes its side of the connection while it waits is taken to have gone, as by hyper; it gets no
+//! answer even if it had sent another request before.
+//!
 //! What hyper had still to write, for an earlier request, would be lost. It says when there is nothing: it
 //! flushes ([`Plain::poll_flush`]) only then.
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -84,15 +85,50 @@ impl Picture {
     }
 }
 
+/// A picture for somebody who keeps it for long, until it is taken back.
+#[derive(Debug)]
+pub(crate) struct LentPicture(Arc<Slot>);
+
+type Slot = Mutex<Option<Picture>>;
+
+/// All pictures that are lent. A database that has failed is opened anew only when nobody holds it any more,
+/// so they are taken back then.
+#[derive(Debug, Default)]
+pub(crate) struct LentPictures(Mutex<Vec<Weak<Slot>>>);
+
+impl LentPictures {
+    pub(crate) fn lend(&self, picture: Picture) -> LentPicture {
+        let slot = Arc::new(Mutex::new(Some(picture)));
+        let mut lent = locked(&self.0);
+        lent.retain(|slot| slot.strong_count() > 0);
+        lent.push(Arc::downgrade(&slot));
+        LentPicture(slot)
+    }
+
+    pub(crate) fn take_back(&self) {
+        for slot in locked(&self.0).drain(..).filter_map(|slot| slot.upgrade()) {
+            *locked(&slot) = None;
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that is done under these locks can panic half-way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[async_trait]
-impl Snapshot for Picture {
+impl Snapshot for LentPicture {
     async fn scan(
         &self,
         prefix: &Key,
         after: Option<&Key>,
         limit: usize,
     ) -> Result<Vec<(Key, Bytes)>, StoreError> {
-        self.clone().scan_aside(prefix, after, limit).await
+        let picture = locked(&self.0).clone();
+        let picture =
+            picture.ok_or_else(|| unavailable("the database was opened again meanwhile"))?;
+        picture.scan_aside(prefix, after, limit).await
     }
 }
 

@@ -4,6 +4,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::*;
+use crate::store::KeyKind;
 use crate::store::conformance::key;
 
 /// Names the data directory to a process that a test has started from its own program.
@@ -211,6 +212,9 @@ async fn child_whose_files_may_not_grow() {
     assert!(store.commit(numbered(number + 1, N_BYTES)).await.is_err());
     assert!(store.ready().await.is_err());
     assert_eq!(count(&store, N_BYTES).await, n_acknowledged);
+    // Somebody has begun a backup, and does not come on with it.
+    let snapshot = store.snapshot().expect("a store that reads").expect("a snapshot");
+    let all = Key::new(KeyKind::Signal, &[]);
 
     setrlimit(Resource::RLIMIT_FSIZE, hard, hard).expect("the limit as it was");
     let healing = async {
@@ -220,6 +224,8 @@ async fn child_whose_files_may_not_grow() {
     };
     let patience = std::time::Duration::from_secs(60);
     tokio::time::timeout(patience, healing).await.expect("the store heals by itself");
+    let taken_back = snapshot.scan(&all, None, 1).await;
+    assert!(matches!(taken_back, Err(StoreError::Unavailable { .. })), "{taken_back:?}");
     // The failed one may be there as well, as a whole.
     let n_recovered = count(&store, N_BYTES).await;
     assert!((n_acknowledged..=n_acknowledged + 1).contains(&n_recovered), "{n_recovered}");

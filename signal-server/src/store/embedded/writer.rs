@@ -170,6 +170,8 @@ impl Writer {
     /// Opens the database anew if the directory takes writes again.
     fn try_to_recover(&mut self) {
         let directory = &self.shared.directory;
+        // First, because what they keep may be what fills the disk.
+        self.shared.lent.take_back();
         let is_writable =
             directory.space().is_ok_and(|space| !space.is_short()) && directory.probe().is_ok();
         if !is_writable {
@@ -177,6 +179,7 @@ impl Writer {
         }
         // The last handle but those of reads that are just running; fjall closes with the last one.
         self.shared.change(|state| state.records = None);
+        self.shared.lent.take_back();
         directory.forget_cached_pages();
         match Records::open(&directory.database_path()) {
             Ok(records) => {

@@ -74,7 +74,7 @@ impl Gatherer {
         Gatherer { client, reads, commits }
     }
 
-    /// What is at these keys, all of them at one moment.
+    /// What is at these keys, each as it was at some moment of the call.
     pub(crate) async fn read(&self, keys: Vec<Bytes>) -> Result<Found, Status> {
         if keys.is_empty() {
             return Ok(Vec::new());
@@ -163,10 +163,13 @@ async fn gather<G: Group>(
             },
         };
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        // Whoever has gone away, or has been told that it took too long, wants nothing any more.
+        if first.caller.is_closed() {
+            continue;
+        }
         let mut group = empty();
         group.push(first);
         while let Ok(next) = waiting.try_recv() {
-            // Whoever has gone away, or has waited too long, is told nothing any more.
             if next.caller.is_closed() {
                 continue;
             }

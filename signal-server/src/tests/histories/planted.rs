@@ -183,11 +183,10 @@ impl Upstream for PlantedLine {
 
     async fn send(&self, entry: &EntryRecord, body: &Bytes) -> Attempt {
         let delivered = || Attempt::Delivered("perhaps".to_owned());
-        if self.planted == Some(Planted::RecordsDeliveryFirst) {
-            // It dies, or is not heard, in one of four cases.
-            if body.len() % 4 == 0 {
-                return delivered();
-            }
+        // It dies, or is not heard, in one of four cases.
+        let is_skipped = body.len().is_multiple_of(4);
+        if self.planted == Some(Planted::RecordsDeliveryFirst) && is_skipped {
+            return delivered();
         }
         match self.inner.send(entry, body).await {
             Attempt::TryAgain(..) if self.planted == Some(Planted::TriesOnce) => delivered(),
