@@ -39,6 +39,12 @@ impl Authority {
     /// Makes a certificate for 127.0.0.1, for servers and clients alike, in the place of the one that had
     /// this name before.
     pub fn sign(&self, name: &str) -> Result<()> {
+        self.sign_for(name, "IP:127.0.0.1")
+    }
+
+    /// Likewise for others, such as `DNS:a.example,DNS:b.example`.
+    pub fn sign_for(&self, name: &str, whom: &str) -> Result<()> {
+        let whom = format!("subjectAltName={whom}");
         let (key, request) = (format!("{name}.key"), format!("{name}.csr"));
         let (subject, certificate) = (format!("/CN={name}"), format!("{name}.pem"));
         self.openssl(&[
@@ -51,7 +57,7 @@ impl Authority {
             "-subj",
             &subject,
             "-addext",
-            "subjectAltName=IP:127.0.0.1",
+            &whom,
             "-keyout",
             &key,
             "-out",

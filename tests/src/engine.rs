@@ -143,6 +143,16 @@ impl Engine {
         self.json(Method::GET, path, None)
     }
 
+    /// Makes something, such as a network.
+    pub fn post(&self, path: &str, body: &Value) -> Result<Value> {
+        self.json(Method::POST, path, Some(body))
+    }
+
+    /// Removes something.
+    pub fn delete(&self, path: &str) -> Result<()> {
+        self.request(Method::DELETE, path, &[], "").map(drop)
+    }
+
     /// One container, as the API inspects it.
     pub fn inspect(&self, container: &str) -> Result<Value> {
         self.json(Method::GET, &format!("/containers/{container}/json"), None)

@@ -21,6 +21,7 @@ pub mod neutron;
 pub mod process;
 pub mod programs;
 pub mod proxy;
+pub mod reference;
 pub mod registry;
 pub mod relay;
 pub mod scene;

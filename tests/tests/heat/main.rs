@@ -13,6 +13,7 @@ mod glance;
 mod guide;
 mod many;
 mod outages;
+mod reference;
 mod stage;
 mod swift;
 mod transports;

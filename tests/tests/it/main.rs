@@ -8,6 +8,7 @@ mod archives;
 mod cloud_init;
 mod crashing;
 mod devices;
+mod examples;
 mod failing;
 mod forms;
 mod guard;
@@ -19,6 +20,7 @@ mod properties;
 mod registries;
 mod relaying;
 mod running;
+mod schema;
 mod services;
 mod stage;
 mod stored;
@@ -34,12 +36,14 @@ fn main() -> ExitCode {
         crashing::scenes(),
         failing::scenes(),
         devices::scenes(),
+        examples::scenes(),
         guard::scenes(),
         life::scenes(),
         link_local::scenes(),
         nested::scenes(),
         properties::scenes(),
         running::scenes(),
+        schema::scenes(),
         registries::scenes(),
         archives::scenes(),
         cloud_init::scenes(),

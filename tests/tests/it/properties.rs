@@ -1,15 +1,12 @@
 //! Heat's Docker plugin, property by property and attribute by attribute, against what the engine
-//! says it made; and every example of the reference, run.
+//! says it made.
 //!
 //! The rows of [`PROPERTIES`] are the plugin's 25 properties in both spellings. `docs/document.md`
 //! has the same table for people.
 
-use std::fs;
-
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use e2e::agent::Instance;
 use e2e::engine::Kind;
-use e2e::programs;
 use serde_json::Value;
 
 use crate::stage::{IDLE, Scene, Stage, Waiting, only_data};
@@ -18,7 +15,6 @@ pub(crate) fn scenes() -> Vec<Scene> {
     vec![
         Scene::new("properties::docker::snake_case", |stage| properties(stage, Spelling::Snake)),
         Scene::new("properties::docker::camel_case", |stage| properties(stage, Spelling::Camel)),
-        Scene::new("properties::docker::every_example_runs", every_example_runs),
     ]
 }
 
@@ -185,142 +181,5 @@ fn attributes(waiting: &Waiting, inspection: &Value, port: &str) -> Result<()> {
     ensure!(logs.lines().map(str::trim_end).eq(["first", "last"]), "logs: {data}");
     ensure!(data["logs_head"] == "first", "logs_head: {data}");
     ensure!(data["logs_tail"] == "last", "logs_tail: {data}");
-    Ok(())
-}
-
-/// Examples that want something that is not here, by a part of their text.
-const NOT_RUN: [(&str, &str); 13] = [
-    ("privileged: true", "rights that the machine of a test may not have"),
-    ("image_archive:", "an archive; the scenes of images run them"),
-    ("glance:", "Glance; the scenes of images run them"),
-    ("gpus:", "a GPU"),
-    ("device: \"", "a block device; the scenes of devices run them"),
-    ("relay.example", "a relay of that name"),
-    ("heat.example", "a Heat of that name"),
-    ("storage_opt:", "a storage driver with quotas"),
-    ("blkio_config:", "a kernel with weights, and the device /dev/vda"),
-    ("external: true", "what somebody else made"),
-    ("external_links:", "a container of somebody else"),
-    ("enable_ipv6: true", "an engine with IPv6"),
-    ("mirror:", "certificates that are some; the scenes of images use real ones"),
-];
-
-fn every_example_runs(stage: &Stage) -> Result<()> {
-    let engine = stage.engine(Kind::Docker)?;
-    let page = fs::read_to_string(programs::source_tree().join("docs/document.md"))?;
-    let examples = examples(&page);
-    ensure!(examples.len() > 100, "{} examples on the page", examples.len());
-    let runnable: Vec<String> = examples
-        .into_iter()
-        .filter(|example| !NOT_RUN.iter().any(|(part, _)| example.contains(part)))
-        .collect();
-    ensure!(runnable.len() > 80, "only {} examples can be run", runnable.len());
-    let (services, documents): (Vec<String>, Vec<String>) =
-        runnable.into_iter().partition(|example| is_service(example));
-    let mut failures = String::new();
-    let mut note = |example: &str, outcome: Result<()>| {
-        if let Err(error) = outcome {
-            failures.push_str(example);
-            failures.push_str(&format!("\n{error:#}\n"));
-        }
-    };
-    for group in services.chunks(GROUP) {
-        if run(&engine, &grouped(group)).is_err() {
-            // One by one, to see which.
-            group.iter().for_each(|example| note(example, run(&engine, &alone(example))));
-        }
-    }
-    documents.iter().for_each(|example| note(example, run(&engine, &alone(example))));
-    ensure!(failures.is_empty(), "{failures}");
-    Ok(())
-}
-
-/// Examples of a service's keys are services of one document, because starting an agent for each
-/// takes longer than starting a container.
-const GROUP: usize = 30;
-
-/// Whether every key of the example may stand in a service.
-fn is_service(example: &str) -> bool {
-    let others = [
-        "services:",
-        "signal:",
-        "outputs:",
-        "inputs:",
-        "registries:",
-        "ca_certificates:",
-        "strict:",
-        "version:",
-    ];
-    !others.iter().any(|key| has(example, key))
-}
-
-fn has(example: &str, key: &str) -> bool {
-    example.lines().any(|line| line.starts_with(key))
-}
-
-fn grouped(examples: &[String]) -> String {
-    // What the examples name has to be there.
-    let mut document =
-        "signal: {when: created}\nvolumes: {cache: }\nnetworks: {front: }\nservices:\n".to_owned();
-    for (index, example) in examples.iter().enumerate() {
-        let service = complete(example).replace('\n', "\n    ");
-        document.push_str(&format!("  s{index}:\n    {service}\n"));
-    }
-    document
-}
-
-/// A service's keys with an image and something to do, where the example names none.
-fn complete(example: &str) -> String {
-    let mut keys = example.to_owned();
-    if !has(example, "image:") {
-        keys = format!("image: busybox\n{keys}");
-    }
-    if !has(example, "cmd:") && !has(example, "command:") {
-        keys = format!("{keys}\ncmd: {IDLE}");
-    }
-    keys
-}
-
-/// A document of its own.
-fn alone(example: &str) -> String {
-    let mut document = if has(example, "services:") {
-        example
-            .replace("image: busybox,", &format!("image: busybox, cmd: {IDLE},"))
-            .replace("image: busybox}", &format!("image: busybox, cmd: {IDLE}}}"))
-            .replace("    image: busybox\n", &format!("    image: busybox\n    cmd: {IDLE}\n"))
-    } else {
-        complete(example)
-    };
-    if !has(example, "signal:") {
-        document = format!("{document}\nsignal: {{when: created}}");
-    }
-    document
-}
-
-/// The examples between the marks of the generated part.
-fn examples(page: &str) -> Vec<String> {
-    let reference = page.split("<!-- keys: begin -->").nth(1).unwrap_or_default();
-    let blocks = reference.split("```yaml\n").skip(1);
-    blocks
-        .filter_map(|block| {
-            let (block, _) = block.split_once("```")?;
-            let indent = block.len() - block.trim_start_matches(' ').len();
-            let lines = block.lines().map(|line| line.get(indent..).unwrap_or_default());
-            Some(lines.collect::<Vec<_>>().join("\n").trim_end().to_owned())
-        })
-        .collect()
-}
-
-fn run(engine: &e2e::engine::Engine, document: &str) -> Result<()> {
-    let turn = engine.turn()?;
-    let directory = tempfile::TempDir::new()?;
-    let document = document.replace("/srv/data", &directory.path().display().to_string());
-    let document = format!("#docker\n{document}\n");
-    let instance = Instance::new("example", &turn.engine.url(), &document)?;
-    let ran = instance.run()?;
-    if !ran.status.success() {
-        bail!("{}{}\n{document}", ran.status, ran.last_words);
-    }
-    ensure!(!turn.engine.containers()?.is_empty(), "no container was made");
     Ok(())
 }
