@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-deps lint lint-deps bench bench-growth bench-heat bench-gateway fuzz figures agent-static packages test-images clean-room clean
+.PHONY: help build demo test test-deps lint lint-deps bench bench-growth bench-heat bench-gateway bench-vm fuzz figures static-target agent-static server-static packages relay-image test-images clean-room clean
 
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TERM_COLOR ?= auto
@@ -58,8 +58,11 @@ bench: ## Print how many durable signals per second the relay takes, beside a ba
 	@tests/setup/packages test
 	cargo bench --package heliograph-server --bench etcd
 
-bench-growth: ## Print what 1,000, 100,000 and a million handles cost the relay: some minutes and 2 GiB of disk
+bench-growth: ## Print what up to a million handles and 100,000 long-polls cost the relay, on both stores
+	cargo bench --package heliograph-server --bench polls
 	cargo bench --package heliograph-server --bench growth
+	@tests/setup/packages test
+	GROWTH_BENCH_STORE=etcd cargo bench --package heliograph-server --bench growth
 
 bench-heat: build ## Print what Heat's polls cost the relay, beside a real Swift
 	tests/heat/bench $(CARGO_TARGET_DIR)/release/heliograph-server
@@ -67,6 +70,12 @@ bench-heat: build ## Print what Heat's polls cost the relay, beside a real Swift
 bench-gateway: ## Print what the metadata gateway adds to the time of a request, at 500 requests/s
 	cargo build --release --bin heliograph-server --bin gateway_latency
 	$(CARGO_TARGET_DIR)/release/gateway_latency $(CARGO_TARGET_DIR)/release/heliograph-server
+
+bench-vm: agent-static ## Print what the agent costs in a virtual machine, beside cloud-init's runcmd; some ten minutes
+	@tests/setup/packages test
+	cargo build --release --bin heliograph-server --bin vm_overhead
+	@tests/setup/as-root cargo run --release --quiet --package e2e --bin vm_overhead -- \
+	    $(CARGO_TARGET_DIR)/$(STATIC_TARGET)/small/heliograph-agent $(BOOTS)
 
 fuzz: test-deps ## Look for inputs that break the parsers, a minute each
 	tests/fuzz/run $(or $(SECONDS_EACH),60)
@@ -76,14 +85,19 @@ figures: build agent-static ## Print sizes and resident memory of both programs
 	@tests/setup/as-root cargo run --release --quiet --package e2e --bin figures -- \
 	    $(CARGO_TARGET_DIR)/release/heliograph-server $(CARGO_TARGET_DIR)/$(STATIC_TARGET)/small/heliograph-agent
 
-agent-static: ## Build the agent as one static file for VM images, and print its size
+static-target: ## Add what static programs are built with
 	@tests/setup/packages agent-static
 	@if [ ! -d "$$(rustc --print target-libdir --target $(STATIC_TARGET))" ]; then \
-	    command -v rustup >/dev/null || { echo "agent-static: the Rust target $(STATIC_TARGET) is missing, and there is no rustup to add it" >&2; exit 1; }; \
+	    command -v rustup >/dev/null || { echo "static-target: the Rust target $(STATIC_TARGET) is missing, and there is no rustup to add it" >&2; exit 1; }; \
 	    rustup target add $(STATIC_TARGET); \
 	fi
+
+agent-static: static-target ## Build the agent as one static file for VM images, and print its size
 	CC_$(subst -,_,$(STATIC_TARGET))=musl-gcc cargo build --profile small --target $(STATIC_TARGET) --package heliograph-agent
 	@echo "$(CARGO_TARGET_DIR)/$(STATIC_TARGET)/small/heliograph-agent: $$(stat --format %s $(CARGO_TARGET_DIR)/$(STATIC_TARGET)/small/heliograph-agent | numfmt --to iec-i --suffix B)"
+
+server-static: static-target ## Build the relay as one static file
+	CC_$(subst -,_,$(STATIC_TARGET))=musl-gcc cargo build --release --target $(STATIC_TARGET) --package heliograph-server
 
 packages: agent-static ## Make .deb and .rpm of both programs in target/packages
 	@tests/setup/packages packages
@@ -91,9 +105,12 @@ packages: agent-static ## Make .deb and .rpm of both programs in target/packages
 	images/packages/build $(CARGO_TARGET_DIR)/packages $(CARGO_TARGET_DIR)/$(STATIC_TARGET)/small/heliograph-agent $(CARGO_TARGET_DIR)/release/heliograph-server
 	@find $(CARGO_TARGET_DIR)/packages -name '*.deb' -o -name '*.rpm'
 
-test-images: agent-static ## Build an image with the diskimage-builder element, and boot it; minutes
+relay-image: server-static ## Make the relay's container image, heliograph-server, with this machine's engine
+	images/relay/build $(CARGO_TARGET_DIR)/$(STATIC_TARGET)/release/heliograph-server $(or $(NAME),heliograph-server)
+
+test-images: agent-static ## Build an image with the diskimage-builder element, boot it, and say where the time went
 	@tests/setup/packages test-images
-	$$([ "$$(id -u)" = 0 ] || echo sudo) tests/vm/element $(CARGO_TARGET_DIR)/$(STATIC_TARGET)/small/heliograph-agent $(CARGO_TARGET_DIR)/image
+	tests/vm/element $(CARGO_TARGET_DIR)/$(STATIC_TARGET)/small/heliograph-agent $(CARGO_TARGET_DIR)/image
 
 clean-room: ## Try `make demo` and `make test` in a fresh Debian tree that has nothing but Rust
 	tests/setup/clean-room

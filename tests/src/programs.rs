@@ -21,8 +21,10 @@ pub fn heliograph_agent() -> Result<PathBuf> {
 /// Where cargo puts what it builds, all profiles together.
 pub fn target_directory() -> Result<PathBuf> {
     let test = std::env::current_exe().context("failed to find the running test")?;
-    // target/<profile>/deps/<test>
-    let target = test.ancestors().nth(3).context("the running test is in no target directory")?;
+    // target/<profile>/deps/<test>, or target/<profile>/<program>
+    let is_test = test.parent().is_some_and(|directory| directory.ends_with("deps"));
+    let target = test.ancestors().nth(if is_test { 3 } else { 2 });
+    let target = target.context("the running test is in no target directory")?;
     Ok(target.to_owned())
 }
 

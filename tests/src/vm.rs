@@ -24,6 +24,12 @@ use crate::{programs, wait};
 /// From power-on to whatever a scene waits for. A quiet machine takes a sixth of it.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(240);
 
+/// How long the emulator may take to answer on its monitor, on busy processors.
+const MONITOR_LIMIT: Duration = Duration::from_secs(60);
+
+/// Where a machine with a forwarded port finds it.
+pub const FORWARDED: &str = "10.0.2.100:80";
+
 /// What the disk of a new machine is made of.
 #[derive(Debug)]
 pub struct Image {
@@ -36,9 +42,28 @@ pub struct Image {
 pub struct Plugged {
     /// A config drive, made by [`config_drive`].
     pub config_drive: Option<PathBuf>,
+    /// A drive that is there only after [`Machine::plug_in_late_drive`].
+    pub late_drive: Option<PathBuf>,
     pub network: Option<Network>,
+    /// A network card on a network of QEMU's own, with a DHCP server, from which nothing is reached but
+    /// [`FORWARDED`], which is this port of the loopback address of the machine that QEMU runs on.
+    pub forwarded_port: Option<u16>,
+    /// A directory whose files are all that the machine reaches, at the metadata address.
+    pub served: Option<PathBuf>,
+    /// In this order they follow the disk and the config drive.
+    pub volumes: Vec<Volume>,
+    /// The serial number of the machine itself.
+    pub serial: Option<String>,
     /// Words for the kernel, after `console=ttyS0`.
     pub kernel_words: String,
+}
+
+/// A volume, as Cinder's are attached.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    pub file: PathBuf,
+    /// Its id, of which a virtual disk has room for 20 characters.
+    pub id: String,
 }
 
 /// A network card.
@@ -72,6 +97,20 @@ impl Image {
         let package = packages()?.join("agent.deb");
         let disk = root.join("disk.img");
         run(Command::new(script("image")).arg(&root).arg(&disk).arg(package))?;
+        Ok(Image { root, disk })
+    }
+
+    /// Likewise with a given agent, and with Debian's cloud-init as tests/vm/bench sets it up.
+    pub fn beside_cloud_init(agent: &Path) -> Result<Image> {
+        let root = programs::target_directory()?.join("vm");
+        run(Command::new(script("build")).arg(&root))?;
+        let out = programs::target_directory()?.join("vm-bench");
+        let server = programs::heliograph_server()?;
+        run(Command::new(script("packages")).arg(&out).arg(agent).arg(server))?;
+        let disk = out.join("disk.img");
+        let mut command = Command::new(script("image"));
+        command.args([&root, &disk, &out.join("agent.deb"), &script("bench")]);
+        run(command.arg("cloud-init"))?;
         Ok(Image { root, disk })
     }
 
@@ -110,17 +149,33 @@ fn make_packages() -> Result<PathBuf> {
 
 /// A config drive as Nova makes it, in `directory`.
 pub fn config_drive(directory: &Path, instance: &str, user_data: &str) -> Result<PathBuf> {
+    let tree = drive_files(directory, instance, user_data)?;
+    let drive = tree.with_extension("iso");
+    let mut command = Command::new("genisoimage");
+    command.args(["-quiet", "-ldots", "-allow-lowercase", "-allow-multidot", "-l", "-J", "-r"]);
+    run(command.args(["-V", "config-2", "-o"]).arg(&drive).arg(&tree))?;
+    Ok(drive)
+}
+
+/// The same where Nova is told that `config_drive_format` is vfat: 64 MB, as it makes them.
+pub fn config_drive_of_vfat(directory: &Path, instance: &str, user_data: &str) -> Result<PathBuf> {
+    let tree = drive_files(directory, instance, user_data)?;
+    let drive = tree.with_extension("vfat");
+    fs::File::create(&drive)?.set_len(64 << 20)?;
+    run(Command::new("mkfs.vfat").args(["-n", "config-2"]).arg(&drive))?;
+    let files = tree.join("openstack");
+    run(Command::new("mcopy").arg("-si").arg(&drive).arg(files).arg("::/"))?;
+    Ok(drive)
+}
+
+fn drive_files(directory: &Path, instance: &str, user_data: &str) -> Result<PathBuf> {
     let tree = directory.join(format!("drive-{instance}"));
     let latest = tree.join("openstack/latest");
     fs::create_dir_all(&latest)?;
     let meta_data = json!({"uuid": instance, "name": "scene", "hostname": "scene"});
     fs::write(latest.join("meta_data.json"), meta_data.to_string())?;
     fs::write(latest.join("user_data"), user_data)?;
-    let drive = directory.join(format!("drive-{instance}.iso"));
-    let mut command = Command::new("genisoimage");
-    command.args(["-quiet", "-ldots", "-allow-lowercase", "-allow-multidot", "-l", "-J", "-r"]);
-    run(command.args(["-V", "config-2", "-o"]).arg(&drive).arg(&tree))?;
-    Ok(drive)
+    Ok(tree)
 }
 
 impl Machine {
@@ -158,6 +213,17 @@ impl Machine {
             let drive = drive.display();
             command.args(["-drive", &format!("file={drive},if=virtio,format=raw,readonly=on")]);
         }
+        if let Some(drive) = &plugged.late_drive {
+            let drive = drive.display();
+            command
+                .args(["-drive", &format!("file={drive},if=none,id=late,format=raw,readonly=on")]);
+        }
+        if let Some(port) = plugged.forwarded_port {
+            let forward = format!("guestfwd=tcp:{FORWARDED}-cmd:busybox nc 127.0.0.1 {port}");
+            command
+                .args(["-netdev", &format!("user,id=own,restrict=on,{forward}")])
+                .args(["-device", "virtio-net-pci,netdev=own,romfile="]);
+        }
         if let Some(network) = &plugged.network {
             let tap = &network.tap;
             command
@@ -166,6 +232,11 @@ impl Machine {
                     "-device",
                     &format!("virtio-net-pci,netdev=net,romfile=,mac={}", network.mac),
                 ]);
+        }
+        command.args(plugged.served.iter().flat_map(|directory| serve(directory)));
+        command.args(plugged.volumes.iter().enumerate().flat_map(|(n, volume)| volume.plug(n)));
+        if let Some(serial) = &plugged.serial {
+            command.args(["-smbios", &format!("type=1,serial={serial}")]);
         }
         let process = Process::spawn("qemu", &mut command, directory.path())
             .context("is qemu-system-x86 installed? run `make test-deps`")?;
@@ -215,11 +286,37 @@ impl Machine {
 
     /// Presses the reset button.
     pub fn reset(&mut self) -> Result<()> {
-        use std::io::Write as _;
-        use std::os::unix::net::UnixStream;
-        UnixStream::connect(self.directory.path().join("monitor"))?.write_all(b"system_reset\n")?;
+        self.monitor("system_reset")?;
         self.begins_anew();
         Ok(())
+    }
+
+    /// Attaches the late drive, as a cloud attaches a volume to an instance that runs.
+    pub fn plug_in_late_drive(&self) -> Result<()> {
+        self.monitor("device_add virtio-blk-pci,drive=late")
+    }
+
+    /// Gives the machine's monitor a command and waits until it was taken: what a line ends with that is
+    /// closed too early is lost.
+    fn monitor(&self, command: &str) -> Result<()> {
+        use std::io::{Read as _, Write as _};
+        use std::os::unix::net::UnixStream;
+        let mut monitor = UnixStream::connect(self.directory.path().join("monitor"))?;
+        monitor.set_read_timeout(Some(MONITOR_LIMIT))?;
+        monitor.write_all(format!("{command}\n").as_bytes())?;
+        let (mut heard, mut piece) = (Vec::new(), [0; 4096]);
+        // One prompt before the command, one after it.
+        while String::from_utf8_lossy(&heard).matches("(qemu) ").count() < 2 {
+            let n_bytes = monitor.read(&mut piece).context("the monitor does not answer")?;
+            ensure!(n_bytes > 0, "the monitor was closed");
+            heard.extend_from_slice(&piece[..n_bytes]);
+        }
+        Ok(())
+    }
+
+    /// The process that is the machine.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Pulls the plug.
@@ -235,6 +332,27 @@ impl Machine {
         let lines: Vec<&str> = lines.into_iter().rev().collect();
         format!("\n--- console ---\n{}\n{}", lines.join("\n"), self.process.last_words())
     }
+}
+
+impl Volume {
+    fn plug(&self, number: usize) -> [String; 4] {
+        let Volume { file, id } = self;
+        let drive = format!("file={},if=none,id=volume{number},format=raw", file.display());
+        // The kernel names disks in the order of their slots, and those of `-drive` take the lowest.
+        let slot = 16 + number;
+        let device = format!("virtio-blk-pci,drive=volume{number},serial={id},addr={slot:#x}");
+        ["-drive".to_owned(), drive, "-device".to_owned(), device]
+    }
+}
+
+/// A network that QEMU itself is: it hands out an address, and leads nowhere but to a program that it
+/// starts for each connection.
+fn serve(directory: &Path) -> [String; 4] {
+    let program = format!("busybox httpd -i -h {}", directory.display());
+    let net = "user,id=served,restrict=on,net=169.254.169.0/24,host=169.254.169.2,dhcpstart=169.254.169.15";
+    let net = format!("{net},guestfwd=tcp:169.254.169.254:80-cmd:{program}");
+    let device = "virtio-net-pci,netdev=served,romfile=".to_owned();
+    ["-netdev".to_owned(), net, "-device".to_owned(), device]
 }
 
 /// A Debian tree without the packages, unpacked below `directory`.

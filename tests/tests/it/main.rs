@@ -18,6 +18,7 @@ mod looking;
 mod nested;
 mod properties;
 mod registries;
+mod relay_image;
 mod relaying;
 mod running;
 mod schema;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         running::scenes(),
         schema::scenes(),
         registries::scenes(),
+        relay_image::scenes(),
         archives::scenes(),
         cloud_init::scenes(),
         services::scenes(),
