@@ -8,6 +8,7 @@
 //! not get through is counted and said. Failing to write is never an error of the run.
 
 mod bucket;
+mod device;
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -71,7 +72,7 @@ impl Console {
             is_writing: false,
         };
         let shared = Arc::new(Shared { queue: Mutex::new(queue), changed: Condvar::new() });
-        let writer = Writer { path: path.to_owned(), shared: Arc::downgrade(&shared) };
+        let writer = Writer { path: device::shown(path), shared: Arc::downgrade(&shared) };
         let spawned = std::thread::Builder::new().name("console".to_owned()).spawn(|| writer.run());
         if let Err(error) = spawned {
             tracing::error!(%error, "console is not written: no thread for it");

@@ -226,11 +226,12 @@ async fn run(
     if output.status.code().is_some_and(|code| good.contains(&code)) {
         return Ok(());
     }
-    let words = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+    // e2fsck says on the one what is damaged, and on the other that somebody has to see to it.
+    let words = [output.stdout, output.stderr].concat();
     Err(DeviceError::Program {
         volume: plan.volume.clone(),
         program: program.to_owned(),
         status: output.status.to_string(),
-        message: text::clean(&String::from_utf8_lossy(words), MAX_MESSAGE_BYTES),
+        message: text::clean(&String::from_utf8_lossy(&words), MAX_MESSAGE_BYTES),
     })
 }

@@ -337,13 +337,18 @@ impl EngineError {
         }
     }
 
+    /// Whether the engine cannot load the AppArmor profile that it gives every container.
+    pub fn lacks_apparmor(&self) -> bool {
+        matches!(self, EngineError::Refused { message, .. } if message.contains("apparmor_parser"))
+    }
+
     /// The exit code that a shell would give for a command that could not be started. Podman
     /// leaves it out of the container's state, so the engine's words decide.
     pub fn start_exit_code(&self) -> Option<i64> {
         let EngineError::Refused { operation: Operation::Start, message, .. } = self else {
             return None;
         };
-        let not_found = message.contains("executable file not found")
+        let not_found = message.contains("executable file not found") && !self.lacks_apparmor()
             || message.contains("no such file or directory") && message.contains("exec");
         if not_found {
             return Some(127);
@@ -381,6 +386,11 @@ mod tests {
         check(
             "unable to start container process: exec: \"/etc/passwd\": permission denied: unknown",
             ("command_not_executable", Some(126)),
+        );
+        check(
+            "AppArmor enabled on system but the docker-default profile could not be loaded: running \
+             […] error: exec: \"apparmor_parser\": executable file not found in $PATH",
+            ("container_start_refused", None),
         );
         check(
             "cannot listen on the TCP port: listen tcp4 :80: bind: address already in use",

@@ -229,6 +229,9 @@ fn engine_reason(error: &EngineError) -> String {
         EngineError::ObjectMissing { kind, name } => format!(
             "the {kind} {name} is declared external and does not exist; make it before, or leave `external` out"
         ),
+        EngineError::Refused { message, .. } if error.lacks_apparmor() => format!(
+            "engine cannot load its AppArmor profile; install the package apparmor where the engine runs (engine: {message})"
+        ),
         EngineError::Refused { operation: Operation::Start, message, .. } => {
             match error.start_exit_code() {
                 Some(127) => format!(

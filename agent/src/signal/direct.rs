@@ -164,3 +164,53 @@ async fn acknowledged(url: &Url, request: RequestBuilder) -> Result<Response, Se
     let error = SendError::of_status(&host, status.as_u16(), retry_after, message);
     error.map_or(Ok(response), Err)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::Router;
+    use axum::http::StatusCode;
+
+    use super::*;
+
+    /// What a server that takes bodies with this in them got, and what became of the signal.
+    async fn told(spelling: Spelling, wanted: &'static str) -> (Vec<String>, Result<(), String>) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let bodies = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&bodies);
+        let app = Router::new().fallback(async move |body: String| {
+            let is_good = body.contains(wanted);
+            seen.lock().unwrap().push(body);
+            if is_good { StatusCode::OK } else { StatusCode::BAD_REQUEST }
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url =
+            format!("http://{}/v1/waitcondition/arn?Signature=1", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let handle = Handle::from_url(&url).unwrap().spelled(spelling);
+        let body = "{\"status\":\"SUCCESS\",\"reason\":\"r\",\"id\":\"1\",\"data\":{\"a\":1}}";
+        let sent = Direct::default().send(&handle, body).await;
+        let bodies = bodies.lock().unwrap().clone();
+        (bodies, sent.map_err(|error| error.code().to_owned()))
+    }
+
+    #[tokio::test]
+    async fn a_signal_is_spelled_as_the_handle_wants_it() {
+        const AWS: &str =
+            "{\"Status\":\"SUCCESS\",\"Reason\":\"r\",\"UniqueId\":\"1\",\"Data\":{\"a\":1}}";
+        let refused = || Err("signal_refused".to_owned());
+        let (bodies, sent) = told(Spelling::CloudFormation, "UniqueId").await;
+        assert_eq!((bodies.as_slice(), sent), (&[AWS.to_owned()][..], Ok(())));
+        let (bodies, sent) = told(Spelling::CloudFormation, "\"status\"").await;
+        assert_eq!((bodies.len(), sent), (1, refused()));
+        let (bodies, sent) = told(Spelling::Heat, "\"status\"").await;
+        assert_eq!((bodies.len(), sent), (1, Ok(())));
+        let (bodies, sent) = told(Spelling::Either, "UniqueId").await;
+        assert_eq!((bodies.len(), sent), (1, Ok(())));
+        let (bodies, sent) = told(Spelling::Either, "\"status\"").await;
+        assert_eq!((bodies.len(), sent), (2, Ok(())));
+        let (bodies, sent) = told(Spelling::Either, "neither").await;
+        assert_eq!((bodies.len(), sent), (2, refused()));
+    }
+}

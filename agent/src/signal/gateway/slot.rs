@@ -65,3 +65,44 @@ impl Transport for PasswordSlot {
         Err(refused(409, "the password slot holds something already"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use signal_protocol::signal::Status;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Sends to a slot that answers so, one request after the other.
+    async fn sent(answers: Vec<(u16, String)>) -> Result<(), &'static str> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            for (status, body) in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 4096];
+                let _n_bytes = stream.read(&mut request).await.unwrap();
+                let length = body.len();
+                let answer =
+                    format!("HTTP/1.1 {status} x\r\nContent-Length: {length}\r\n\r\n{body}");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        let slot = PasswordSlot(Arc::new(Gateway::new(address, None)));
+        let body = Signal::new(Status::Success).to_json();
+        slot.send(&Handle::Instance, &body).await.map_err(|error| error.code())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_result_is_left_once_and_what_somebody_else_left_stays() {
+        let ours = console::machine_line(1, &Signal::new(Status::Success));
+        let empty = String::new;
+        assert_eq!(sent(vec![(200, empty())]).await, Ok(()));
+        assert_eq!(sent(vec![(409, empty()), (200, ours)]).await, Ok(()), "it was there already");
+        let other = "a password".to_owned();
+        assert_eq!(sent(vec![(409, empty()), (200, other)]).await, Err("signal_refused"));
+        assert_eq!(sent(vec![(404, empty())]).await, Err("signal_refused"));
+        assert_eq!(sent(vec![(503, empty())]).await, Err("signal_server_busy"));
+    }
+}
