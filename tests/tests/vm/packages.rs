@@ -1,11 +1,13 @@
-//! The packages: installed, upgraded, removed and purged in a clean Debian; likewise the other kind in a
-//! tree of its own.
+//! The packages: installed, upgraded from an older version, removed and purged in a clean Debian; likewise
+//! the other kind in a tree of its own. What happens to what runs is seen in a machine.
 
-use std::path::Path;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::vm;
+use e2e::vm::{self, Machine, Volume};
 use tempfile::TempDir;
 
 use crate::Scene;
@@ -17,8 +19,10 @@ const FILES: &[&str] = &[
     "/etc/heliograph/agent.toml",
     "/etc/heliograph/relay.toml",
     "/lib/systemd/system/heliograph-agent.service",
+    "/lib/systemd/system/heliograph-containers.service",
     "/lib/systemd/system/heliograph-server.service",
     "/etc/systemd/system/multi-user.target.wants/heliograph-agent.service",
+    "/etc/systemd/system/multi-user.target.wants/heliograph-containers.service",
     "/etc/systemd/system/multi-user.target.wants/heliograph-server.service",
 ];
 
@@ -27,6 +31,10 @@ const MAX_SERVER_EXPOSURE: f32 = 2.0;
 
 /// The agent is root on purpose and mounts what the engine has to see; more than this is a mistake.
 const MAX_AGENT_EXPOSURE: f32 = 5.0;
+
+/// Versions that packages of this build are given, to be upgraded from and to.
+const OLD: &str = "0.0.1-1";
+const NEW: &str = "99.0.0-1";
 
 pub(crate) fn scenes() -> Vec<Scene> {
     vec![
@@ -41,11 +49,19 @@ fn life() -> Result<()> {
     let packages = vm::packages()?;
     let directory = TempDir::new()?;
     let root = vm::clean_root(directory.path())?;
-    for name in ["agent.deb", "server.deb"] {
-        std::fs::copy(packages.join(name), root.join("tmp").join(name))?;
+    let old_text = "# A comment that the next version has not.\n";
+    for name in ["agent", "server"] {
+        let old = repacked(name, OLD, &root.join("tmp"), |tree| {
+            if name == "agent" {
+                append(&tree.join("etc/heliograph/agent.toml"), old_text)
+            } else {
+                Ok(())
+            }
+        })?;
+        std::fs::rename(old, root.join(format!("tmp/{name}-old.deb")))?;
+        std::fs::copy(packages.join(format!("{name}.deb")), root.join(format!("tmp/{name}.deb")))?;
     }
-    let install = "dpkg --install /tmp/agent.deb /tmp/server.deb";
-    inside(&root, install)?;
+    inside(&root, "dpkg --install /tmp/agent-old.deb /tmp/server-old.deb")?;
     for file in FILES {
         ensure!(root.join(&file[1..]).symlink_metadata().is_ok(), "{file} is not there");
     }
@@ -54,16 +70,31 @@ fn life() -> Result<()> {
     ensure!(inside(&root, "stat --format '%a %G' /etc/heliograph/secrets")? == "750 heliograph");
     inside(&root, "heliograph-server serve --config /etc/heliograph/relay.toml --check-config")?;
 
-    // What an operator has changed outlives an upgrade.
+    // What an operator has changed outlives an upgrade, and so does the agent's state; what nobody has
+    // changed becomes that of the new version.
     inside(
         &root,
-        "echo 'log = \"warn\"' >>/etc/heliograph/agent.toml && touch /var/lib/heliograph-agent/done.json",
+        "echo 'log_level = \"warn\"' >>/etc/heliograph/relay.toml && touch /var/lib/heliograph-agent/done.json",
     )?;
-    inside(&root, install)?;
+    inside(&root, "systemctl disable heliograph-server")?;
+    inside(&root, "dpkg --install /tmp/agent.deb /tmp/server.deb")?;
+    let versions = inside(
+        &root,
+        "dpkg-query --show --showformat '${Version} ' heliograph-agent heliograph-server",
+    )?;
+    ensure!(!versions.contains(OLD) && versions.split(' ').count() == 2, "{versions}");
     inside(
         &root,
-        "grep --quiet warn /etc/heliograph/agent.toml && test -e /var/lib/heliograph-agent/done.json",
+        "grep --quiet warn /etc/heliograph/relay.toml && test -e /var/lib/heliograph-agent/done.json",
     )?;
+    let configuration = std::fs::read_to_string(root.join("etc/heliograph/agent.toml"))?;
+    ensure!(!configuration.contains(old_text), "the configuration is that of the old version");
+    inside(
+        &root,
+        "test ! -e /etc/systemd/system/multi-user.target.wants/heliograph-server.service",
+    )?;
+
+    openrc(&root)?;
 
     inside(&root, "dpkg --remove heliograph-agent heliograph-server")?;
     inside(
@@ -74,6 +105,47 @@ fn life() -> Result<()> {
     let left = inside(&root, "find / -xdev -path /proc -prune -o -name '*heliograph*' -print")?;
     ensure!(left.is_empty(), "left behind: {left}");
     Ok(())
+}
+
+/// The scripts that images without systemd have, in a tree that has the programs: each starts, says so,
+/// and stops. Debian's OpenRC goes with dpkg's start-stop-daemon, for which the agent's has a setting.
+fn openrc(root: &Path) -> Result<()> {
+    const SCENE: &str = r#"
+        set -e
+        mount -t tmpfs tmpfs /run
+        for kind in daemons exclusive failed inactive options scheduled started starting stopping tmp wasinactive; do
+            mkdir -p /run/openrc/$kind
+        done
+        touch /run/openrc/softlevel /run/openrc/deptree
+        for name in heliograph-server heliograph-agent heliograph-containers; do
+            rc-service --nodeps $name start
+            rc-service --nodeps $name status
+        done
+        rc-service --nodeps heliograph-server reload
+        rc-service --nodeps heliograph-server status
+        for name in heliograph-agent heliograph-server; do
+            rc-service --nodeps $name stop
+            ! rc-service --nodeps $name status
+        done
+        # It has no engine to ask, and says so.
+        ! rc-service --nodeps heliograph-containers stop
+    "#;
+    let install = e2e::programs::source_tree().join("tests/vm/install");
+    vm::run(Command::new(install).arg(root).arg("openrc"))?;
+    for name in ["agent", "containers", "server"] {
+        let from = e2e::programs::source_tree()
+            .join(format!("images/packages/files/heliograph-{name}.openrc"));
+        let to = root.join(format!("etc/init.d/heliograph-{name}"));
+        std::fs::copy(from, &to)?;
+        std::fs::set_permissions(&to, Permissions::from_mode(0o755))?;
+    }
+    let document = root.join("tmp/document");
+    std::fs::write(document, "#docker\nimage: localhost/busybox\n")?;
+    std::fs::create_dir_all(root.join("etc/conf.d"))?;
+    let settings = "start_stop_daemon_args=\nexport HELIOGRAPH_AGENT_USER_DATA=/tmp/document HELIOGRAPH_AGENT_CONSOLE=/dev/null\n";
+    std::fs::write(root.join("etc/conf.d/heliograph-agent"), settings)?;
+    inside(root, SCENE)?;
+    inside(root, "rm --recursive /etc/init.d/heliograph-* /etc/conf.d/heliograph-agent /var/log/heliograph-*").map(drop)
 }
 
 fn rpm() -> Result<()> {
@@ -121,7 +193,11 @@ fn lintian() -> Result<()> {
 }
 
 fn sandbox() -> Result<()> {
-    for (unit, limit) in [("server", MAX_SERVER_EXPOSURE), ("agent", MAX_AGENT_EXPOSURE)] {
+    for (unit, limit) in [
+        ("server", MAX_SERVER_EXPOSURE),
+        ("agent", MAX_AGENT_EXPOSURE),
+        ("containers", MAX_AGENT_EXPOSURE),
+    ] {
         let unit = format!("heliograph-{unit}.service");
         let path = e2e::programs::source_tree().join("images/packages/files").join(&unit);
         let mut command = Command::new("systemd-analyze");
@@ -136,10 +212,90 @@ fn sandbox() -> Result<()> {
     Ok(())
 }
 
-/// Runs a command in the tree and gives what it printed.
+/// A volume labelled `packages`, for [`upgrade`].
+pub(crate) fn volume(directory: &Path) -> Result<Volume> {
+    let tree = directory.join("packages");
+    std::fs::create_dir(&tree)?;
+    for (name, version) in [("server", OLD), ("server", NEW), ("agent", NEW)] {
+        repacked(name, version, &tree, |_| Ok(()))?;
+    }
+    let file = directory.join("packages.iso");
+    let mut command = Command::new("genisoimage");
+    command.args(["-quiet", "-J", "-r", "-V", "packages", "-o"]).arg(&file).arg(&tree);
+    vm::run(&mut command)?;
+    Ok(Volume { file, id: "packages".to_owned() })
+}
+
+/// An upgrade restarts the relay, and lets a running agent and its containers go on. The agent's removal
+/// ends the agent, and lets the containers go on.
+pub(crate) fn upgrade(machine: &mut Machine) -> Result<()> {
+    const AGENT: &str = "systemctl show --property MainPID --property ActiveState heliograph-agent";
+    const RELAY: &str =
+        "systemctl show --property MainPID --property ActiveState heliograph-server";
+    const CONTAINERS: &str =
+        "docker inspect --format '{{.Id}} {{.State.StartedAt}}' $(docker ps --quiet)";
+    machine.until("mount --read-only LABEL=packages /mnt")?;
+    dpkg(machine, &format!("--install /mnt/server-{OLD}.deb"))?;
+    let (agent, relay) = (machine.run(AGENT)?, machine.run(RELAY)?);
+    let containers = machine.run(CONTAINERS)?;
+    ensure!(relay.contains("ActiveState=active"), "{relay}");
+
+    dpkg(machine, &format!("--install /mnt/agent-{NEW}.deb /mnt/server-{NEW}.deb"))?;
+    let restarted = machine.run(RELAY)?;
+    ensure!(restarted.contains("ActiveState=active") && restarted != relay, "{relay} {restarted}");
+    let still = machine.run(AGENT)?;
+    ensure!(still.contains("ActiveState=active") && still == agent, "{agent} {still}");
+    ensure!(machine.run(CONTAINERS)? == containers, "other containers after the upgrade");
+
+    dpkg(machine, "--remove heliograph-agent")?;
+    ensure!(machine.run(AGENT)?.contains("MainPID=0"), "the agent runs after its removal");
+    ensure!(machine.run(CONTAINERS)? == containers, "other containers after the removal");
+    Ok(())
+}
+
+/// Runs it in the background, because it may take longer than an answer of the shell.
+fn dpkg(machine: &mut Machine, arguments: &str) -> Result<()> {
+    machine.run(&format!("rm -f /run/dpkg; (dpkg {arguments} >/run/dpkg.log 2>&1; echo $? >/run/dpkg) </dev/null >/dev/null 2>&1 &"))?;
+    let code = machine.until("cat /run/dpkg | grep .")?;
+    ensure!(code == "0", "dpkg {arguments}: {}", machine.run("cat /run/dpkg.log")?);
+    Ok(())
+}
+
+/// A package of this build as one of another version, with other things changed in its tree. It is not
+/// compressed, because a machine whose processor is emulated is to read it.
+fn repacked(
+    name: &str,
+    version: &str,
+    directory: &Path,
+    change: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let tree = TempDir::new()?;
+    let package = vm::packages()?.join(format!("{name}.deb"));
+    vm::run(Command::new("dpkg-deb").arg("--raw-extract").arg(package).arg(tree.path()))?;
+    let control = tree.path().join("DEBIAN/control");
+    let text = std::fs::read_to_string(&control)?;
+    let lines = text.lines().map(|line| match line.starts_with("Version: ") {
+        true => format!("Version: {version}\n"),
+        false => format!("{line}\n"),
+    });
+    std::fs::write(&control, lines.collect::<String>())?;
+    change(tree.path())?;
+    let out = directory.join(format!("{name}-{version}.deb"));
+    let mut command = Command::new("dpkg-deb");
+    command.args(["--root-owner-group", "-Znone", "--build"]).arg(tree.path()).arg(&out);
+    vm::run(&mut command)?;
+    Ok(out)
+}
+
+fn append(file: &Path, text: &str) -> Result<()> {
+    let before = std::fs::read_to_string(file)?;
+    Ok(std::fs::write(file, before + text)?)
+}
+
+/// Runs a command in the tree, with a network that leads nowhere, and gives what it printed.
 fn inside(root: &Path, command: &str) -> Result<String> {
     let mut unshare = Command::new("unshare");
-    unshare.args(["--mount", "--pid", "--fork", "--kill-child"]);
+    unshare.args(["--mount", "--net", "--pid", "--fork", "--kill-child"]);
     unshare.arg(format!("--mount-proc={}", root.join("proc").display()));
     let said = vm::run(unshare.arg("chroot").arg(root).args(["sh", "-c", command]))?;
     Ok(said.trim().to_owned())

@@ -1,5 +1,6 @@
 //! A machine with a config drive and no network at all: it runs its container and says so on the
-//! console; and whatever happens to its power, the container is back and the outcome is told once.
+//! console; and whatever happens to its power, the containers are back and the outcome is told once. A
+//! reboot stops them in order, before it stops their engine.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,10 +12,27 @@ use e2e::relay::Relay;
 use e2e::vm::{self, Machine, Plugged};
 use tempfile::TempDir;
 
-use crate::Scene;
+use crate::{Scene, packages};
 
 /// Its output is what the cloud's console log shows.
 const CLOCK: &str = "#docker\nimage: localhost/busybox\ncmd: \"while true; do date; sleep 1; done\"\nsignal:\n  stable_for: 2s\n";
+
+/// Each writes a line when it is asked to end. `web` takes its time over it, so that its line is the first
+/// only if `db` is asked after it.
+const PAIR: &str = r##"#docker
+services:
+  db:
+    image: localhost/busybox
+    cmd: "trap 'echo db >>/said/ends; exit' TERM; while true; do sleep 0.2; done"
+    volumes: ["/srv/said:/said"]
+  web:
+    image: localhost/busybox
+    cmd: "trap 'sleep 2; echo web >>/said/ends; exit' TERM; while true; do sleep 0.2; done"
+    volumes: ["/srv/said:/said"]
+    depends_on: [db]
+signal:
+  stable_for: 2s
+"##;
 
 const OTHER: &str = "#docker\nimage: localhost/busybox\ncmd: \"echo the other one; sleep 100000\"\nsignal:\n  stable_for: 2s\n";
 
@@ -27,7 +45,7 @@ const RESULT: &str = "@@heliograph1 ";
 pub(crate) fn scenes() -> Vec<Scene> {
     vec![
         ("a_config_drive_is_enough_and_the_console_tells_the_result", console),
-        ("the_container_is_back_after_reboot_reset_and_power_cut", power),
+        ("the_containers_are_back_after_reboot_reset_and_power_cut", power),
     ]
 }
 
@@ -36,7 +54,8 @@ fn console() -> Result<()> {
     let image = vm::image()?;
     let disk = image.new_disk(directory.path())?;
     let drive = vm::config_drive(directory.path(), ID, CLOCK)?;
-    let plugged = Plugged { config_drive: Some(drive), ..Plugged::default() };
+    let volumes = vec![packages::volume(directory.path())?];
+    let plugged = Plugged { config_drive: Some(drive), volumes, ..Plugged::default() };
     let mut machine = Machine::start(image, &disk, &plugged)?;
     machine.said(RESULT)?;
     machine.said(" UTC ")?;
@@ -47,7 +66,8 @@ fn console() -> Result<()> {
     machine.until("systemctl is-active heliograph-agent")?;
     machine.until("test \"$(systemctl is-system-running --wait)\" = running")?;
     machine_said_more(&mut machine, n_lines)?;
-    told_to_a_relay(directory.path(), &machine.console_file())
+    told_to_a_relay(directory.path(), &machine.console_file())?;
+    packages::upgrade(&mut machine)
 }
 
 fn machine_said_more(machine: &mut Machine, n_lines: usize) -> Result<()> {
@@ -79,7 +99,7 @@ fn power() -> Result<()> {
     let directory = TempDir::new()?;
     let image = vm::image()?;
     let disk = image.new_disk(directory.path())?;
-    let drive = vm::config_drive(directory.path(), ID, CLOCK)?;
+    let drive = vm::config_drive(directory.path(), ID, PAIR)?;
     let plugged = Plugged { config_drive: Some(drive), ..Plugged::default() };
 
     // Reset while the engine makes the container: it may be there and never have been started.
@@ -87,20 +107,25 @@ fn power() -> Result<()> {
     machine.until("docker ps --all --quiet | grep .")?;
     machine.reset()?;
     machine.said(RESULT)?;
-    let container = running_container(&mut machine)?;
+    let containers = running_containers(&mut machine, 2)?;
     ensure!(results(&machine)? == 1, "{}", machine.last_words());
 
+    machine.until("systemctl is-active heliograph-containers")?;
     machine.run("systemctl reboot --no-block")?;
     machine.begins_anew();
     machine.said("was signalled before")?;
-    ensure!(running_container(&mut machine)? == container, "another container after the reboot");
+    let again = running_containers(&mut machine, 2)?;
+    ensure!(again == containers, "other containers after the reboot");
+    let ends = machine.run("cat /srv/said/ends")?;
+    ensure!(ends == "web\ndb", "the containers ended so: {ends:?}");
     ensure!(results(&machine)? == 1, "{}", machine.last_words());
     machine.run("sync")?;
 
     machine.cut_power()?;
     let mut machine = Machine::start(image, &disk, &plugged)?;
     machine.said("was signalled before")?;
-    ensure!(running_container(&mut machine)? == container, "another container after the power cut");
+    let again = running_containers(&mut machine, 2)?;
+    ensure!(again == containers, "other containers after the power cut");
     ensure!(results(&machine)? == 0, "{}", machine.last_words());
     machine.run("sync")?;
     machine.cut_power()?;
@@ -112,17 +137,20 @@ fn power() -> Result<()> {
     let mut machine = Machine::start(image, &copy, &plugged)?;
     machine.said(RESULT)?;
     ensure!(machine.console()?.contains("the other one"), "{}", machine.last_words());
-    ensure!(running_container(&mut machine)? != container, "the container is the old one");
+    let new = running_containers(&mut machine, 1)?;
+    ensure!(!containers.contains(&new[0]), "the container is an old one");
     let all = machine.run("docker ps --all --quiet --no-trunc")?;
-    ensure!(!all.contains(&container), "the old container is still there: {all}");
+    ensure!(all.lines().count() == 1, "an old container is still there: {all}");
     Ok(())
 }
 
-/// The id of the one container, which runs.
-fn running_container(machine: &mut Machine) -> Result<String> {
+/// The ids of the containers, so many, which all run.
+fn running_containers(machine: &mut Machine, n_containers: usize) -> Result<Vec<String>> {
     let running = machine.run("docker ps --quiet --no-trunc")?;
-    ensure!(running.lines().count() == 1, "not one container runs: {running:?}");
-    Ok(running)
+    let mut ids: Vec<String> = running.lines().map(str::to_owned).collect();
+    ids.sort();
+    ensure!(ids.len() == n_containers, "not {n_containers} containers run: {running:?}");
+    Ok(ids)
 }
 
 fn results(machine: &Machine) -> Result<usize> {
