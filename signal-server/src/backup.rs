@@ -19,9 +19,9 @@
 //!
 //! # One moment
 //!
-//! What is written is one [`Snapshot`]: every commit that was acknowledged before it was taken, each as a
-//! whole, and none that was begun later. The relay goes on meanwhile. The file has all that the store has,
-//! the keys that let signals in among it, so it is for its owner alone.
+//! What is written is one [`Snapshot`](crate::store::snapshot::Snapshot): every commit that was acknowledged
+//! before it was taken, each as a whole, and none that was begun later. The relay goes on meanwhile. The file
+//! has all that the store has, the keys that let signals in among it, so it is for its owner alone.
 
 mod read;
 mod take;

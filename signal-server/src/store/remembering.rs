@@ -28,8 +28,7 @@ const N_SHARDS: usize = 64;
 /// some 10 MiB; of the largest ones, 128 MiB.
 const MAX_SHARD_RECORDS: usize = 512;
 
-/// A larger record is not remembered: a handle may come with 16 KiB of its owner's, and the head of a mailbox
-/// with many signals grows with them.
+/// A larger record is not remembered: a handle may come with 16 KiB of its owner's. Others are far smaller.
 const MAX_RECORD_BYTES: usize = 4 << 10;
 
 /// See the module's own words.
