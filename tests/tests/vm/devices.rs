@@ -6,7 +6,8 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
+use e2e::reference;
 use e2e::vm::{self, Image, Machine, Plugged, Volume};
 use tempfile::TempDir;
 
@@ -15,10 +16,13 @@ use crate::Scene;
 const ID: &str = "5e0a1a40-1111-4222-8333-000000000003";
 const OTHER_ID: &str = "5e0a1a40-1111-4222-8333-000000000004";
 
-/// The ids of three volumes, whose devices have the first 20 characters.
+/// The ids of volumes, whose devices have the first 20 characters.
 const EMPTY: &str = "9d1c6a52-0b1e-4c6f-8a4e-2f6f3f1b7d01";
 const FILLED: &str = "1f7e0b93-5a2d-4e0c-9b7a-6c1d2e3f4a02";
 const DAMAGED: &str = "c3b2a190-7d6e-4f5a-8b9c-0d1e2f3a4b03";
+
+/// The one whose number the reference has in its example.
+const OF_THE_REFERENCE: &str = "0b5a1e9c-6d0f-4a86-aa51-3e4f50617204";
 
 const VOLUME_BYTES: u64 = 16 << 20;
 
@@ -113,12 +117,17 @@ fn containers_are_kept_from_the_metadata(machine: &mut Machine) -> Result<()> {
     Ok(())
 }
 
-/// With a command line that names nothing; another instance's container takes over the volume.
+/// With a command line that names nothing; another instance's container takes over the volume, and a second
+/// one is what the reference has for an example.
 fn the_serial_number_names_a_seed(machine: &mut Machine, served: &Path) -> Result<()> {
     let link = format!("/dev/disk/by-id/virtio-{}", &EMPTY[..20]);
+    let mut examples = reference::examples()?;
+    examples.retain(|example| example.contains("serial:"));
+    let [example] = examples.as_slice() else { bail!("examples of volumes: {examples:?}") };
     let document = format!(
         "#docker\nservices:\n  main:\n    image: localhost/busybox\n    volumes: [\"store:/store\"]\n\
          \x20   cmd: echo by serial number; cat /store/starts; sleep 100000\n\
+         \x20 example:\n    image: localhost/busybox\n    cmd: sleep 100000\n    {example}\n\
          volumes:\n  store: {{device: {link}}}\nsignal: {{stable_for: 2s}}\n"
     );
     serve(served, "other", OTHER_ID, &document)?;
@@ -130,7 +139,7 @@ fn the_serial_number_names_a_seed(machine: &mut Machine, served: &Path) -> Resul
     let said = console.split_once("by serial number").map(|(_, rest)| rest).unwrap_or_default();
     ensure!(said.contains("start"), "{}", machine.last_words());
     // Nobody uses the other one any more.
-    machine.run("findmnt /dev/vdb && ! findmnt /dev/vdc")?;
+    machine.run("findmnt /dev/vdb && ! findmnt /dev/vdc && findmnt /dev/vde")?;
     Ok(())
 }
 
@@ -158,14 +167,14 @@ fn document() -> String {
     )
 }
 
-/// An empty one, one that another machine has written to, and one that is past repair.
+/// An empty one, one that another machine has written to, one that is past repair, and another empty one.
 fn volumes(directory: &Path) -> Result<Vec<Volume>> {
     let make = |id: &str| -> Result<Volume> {
         let file = directory.join(id);
         File::create(&file)?.set_len(VOLUME_BYTES)?;
         Ok(Volume { file, id: id.to_owned() })
     };
-    let volumes = vec![make(EMPTY)?, make(FILLED)?, make(DAMAGED)?];
+    let volumes = vec![make(EMPTY)?, make(FILLED)?, make(DAMAGED)?, make(OF_THE_REFERENCE)?];
     let files = directory.join("files");
     fs::create_dir(&files)?;
     fs::write(files.join("words"), format!("{WORDS}\n"))?;
