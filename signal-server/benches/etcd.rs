@@ -12,24 +12,27 @@
 //! ```
 //! Takes less than a minute.
 
+#[path = "support/etcd.rs"]
+#[expect(dead_code, reason = "each benchmark needs its part of it")]
+mod etcd;
 #[path = "support/relay.rs"]
 #[expect(dead_code, reason = "each benchmark needs its part of it")]
 mod relay;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use heliograph_server::store::etcd::{EtcdSettings, EtcdStore};
-use heliograph_server::store::{Batch, Key, KeyKind, Store};
+use heliograph_server::store::etcd::EtcdStore;
+use heliograph_server::store::{Batch, Key, KeyKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::etcd::Cluster;
 use crate::relay::{
     ACCOUNT, Connection, Failure, Server, operator_request, operator_token, print, quantile,
     signed_head, signing_key, write_request,
@@ -63,10 +66,10 @@ fn main() -> Result<(), Failure> {
 
 async fn compare() -> Result<(), Failure> {
     let directory = tempfile::tempdir()?;
-    let cluster = Cluster::start(directory.path()).await?;
+    let cluster = Cluster::start(directory.path(), N_MEMBERS, &[]).await?;
     let endpoint = cluster.endpoints[0].clone();
-    let store = Arc::new(store_at(&endpoint)?);
-    let first = start_relay(&directory.path().join("first"), &endpoint)?;
+    let store = Arc::new(cluster.store(0, "beside/")?);
+    let first = Server::relay_on(&directory.path().join("first"), &cluster.url(0))?;
     let heads = Arc::new(prepare(&first, &directory.path().join("first")).await?);
 
     print(
@@ -97,7 +100,7 @@ async fn compare() -> Result<(), Failure> {
             ))?;
         }
     }
-    let second = start_relay(&directory.path().join("second"), &cluster.endpoints[1])?;
+    let second = Server::relay_on(&directory.path().join("second"), &cluster.url(1))?;
     let mut lags_us = wake(&first, &directory.path().join("first"), second.address).await?;
     lags_us.sort_unstable();
     let (p50, p99) = (quantile(&lags_us, 0.5), quantile(&lags_us, 0.99));
@@ -105,70 +108,6 @@ async fn compare() -> Result<(), Failure> {
         "from the acknowledgement by one relay to the end of a long-poll at another: p50 {p50} us, p99 {p99} us"
     ))?;
     Ok(())
-}
-
-/// The members of etcd; killed at the end.
-struct Cluster {
-    members: Vec<Child>,
-    /// Where each takes clients.
-    endpoints: Vec<String>,
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for member in &mut self.members {
-            let _already_gone = member.kill();
-            let _reaped = member.wait();
-        }
-    }
-}
-
-impl Cluster {
-    async fn start(directory: &Path) -> Result<Cluster, Failure> {
-        let address = |_| -> Result<String, Failure> {
-            Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
-        };
-        let clients: Vec<String> = (0..N_MEMBERS).map(address).collect::<Result<_, _>>()?;
-        let peers: Vec<String> = (0..N_MEMBERS).map(address).collect::<Result<_, _>>()?;
-        let named =
-            peers.iter().enumerate().map(|(number, peer)| format!("{number}=http://{peer}"));
-        let names = named.collect::<Vec<_>>().join(",");
-        let mut cluster = Cluster { members: Vec::new(), endpoints: clients };
-        for (number, peer) in peers.iter().enumerate() {
-            let (client, peer) = (&cluster.endpoints[number], format!("http://{peer}"));
-            let child = Command::new("etcd")
-                .args(["--name", &number.to_string(), "--log-level", "error", "--data-dir"])
-                .arg(directory.join(format!("etcd-{number}")))
-                .args(["--listen-client-urls", &format!("http://{client}")])
-                .args(["--advertise-client-urls", &format!("http://{client}")])
-                .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-                .args(["--initial-cluster", &names])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()?;
-            cluster.members.push(child);
-        }
-        for endpoint in &cluster.endpoints {
-            let store = store_at(endpoint)?;
-            let end = Instant::now() + Duration::from_secs(30);
-            while let Err(error) = store.ready().await {
-                if Instant::now() > end {
-                    return Err(error.into());
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-        Ok(cluster)
-    }
-}
-
-fn store_at(endpoint: &str) -> Result<EtcdStore, Failure> {
-    let settings = EtcdSettings {
-        endpoints: vec![endpoint.to_owned()],
-        prefix: "beside/".to_owned(),
-        ..EtcdSettings::default()
-    };
-    Ok(EtcdStore::new(&settings)?)
 }
 
 /// How many reads, and how many transactions that change something, a member was asked for so far. A
@@ -191,13 +130,6 @@ async fn requests(endpoint: &str) -> Result<[f64; 2], Failure> {
     let n_all = ok("Range")? + ok("Txn")?;
     let n_transactions = counted("etcd_server_proposals_applied_total")?;
     Ok([n_all - n_transactions, n_transactions])
-}
-
-fn start_relay(data_dir: &Path, endpoint: &str) -> Result<Server, Failure> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_heliograph-server"));
-    command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
-    command.args(["--log-level", "warn", "--store", &format!("etcd://{endpoint}"), "--data-dir"]);
-    Server::start("the relay", command.arg(data_dir))
 }
 
 /// Makes the handles, as Heat would, and returns the head of a signed PUT to each.

@@ -42,7 +42,7 @@ use signal_protocol::path::{AccountName, ContainerName, ObjectName};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::etcd::Member;
+use crate::etcd::Cluster;
 use crate::relay::{
     ACCOUNT, Connection, Failure, Server, operator_request, operator_token, print, quantile,
     signed_head, signing_key, write_request,
@@ -50,6 +50,19 @@ use crate::relay::{
 
 /// How many handles there are.
 const SIZES: [usize; 3] = [1_000, 100_000, 1_000_000];
+
+/// Room for a million handles and the revisions of putting them in: the default is 2 GiB.
+const ETCD_ARGUMENTS: [&str; 6] = [
+    "--quota-backend-bytes",
+    "8589934592",
+    "--auto-compaction-mode",
+    "periodic",
+    "--auto-compaction-retention",
+    "1m",
+];
+
+/// What the keys of a relay begin with unless it is told otherwise.
+const PREFIX: &str = "heliograph/";
 
 /// Handles of one stack.
 const HANDLES_PER_STACK: usize = 10;
@@ -85,7 +98,7 @@ struct Size {
     anonymous_bytes: u64,
     put_us: Vec<u32>,
     poll_us: Vec<u32>,
-    member: Option<Member>,
+    etcd: Option<Cluster>,
     _data_dir: tempfile::TempDir,
 }
 
@@ -118,7 +131,7 @@ async fn measure() -> Result<(), Failure> {
         size.poll_us.sort_unstable();
         let (put, poll) = (quantile(&size.put_us, 0.5), quantile(&size.poll_us, 0.5));
         let (base_put, base_poll) = *base.get_or_insert((put, poll));
-        let etcd_bytes = size.member.as_ref().map(Member::anonymous_bytes).transpose()?;
+        let etcd_bytes = size.etcd.as_ref().map(Cluster::anonymous_bytes).transpose()?;
         print(&format!(
             "{:>9}  {:>9}  {:>11}  {:>10}  {:>9}  {put:>11}  {:>4}  {poll:>12}  {:>4}  {:>10.2}  {:>11.2}",
             size.n_handles,
@@ -144,17 +157,17 @@ impl Size {
     async fn prepare(n_handles: usize, is_on_etcd: bool) -> Result<Size, Failure> {
         let data_dir = tempfile::tempdir()?;
         let filling = Instant::now();
-        let member = match is_on_etcd {
-            true => Some(Member::start(&data_dir.path().join("etcd")).await?),
+        let etcd = match is_on_etcd {
+            true => Some(Cluster::start(data_dir.path(), 1, &ETCD_ARGUMENTS).await?),
             false => None,
         };
-        let store: Arc<dyn Store> = match &member {
-            Some(member) => Arc::new(member.store()?),
+        let store: Arc<dyn Store> = match &etcd {
+            Some(etcd) => Arc::new(etcd.store(0, PREFIX)?),
             None => Arc::new(EmbeddedStore::open(data_dir.path())?),
         };
         fill(store, n_handles).await?;
         print(&format!("{n_handles} handles put in within {} s", filling.elapsed().as_secs()))?;
-        let url = member.as_ref().map(|member| format!("etcd://{}", member.endpoint));
+        let url = etcd.as_ref().map(|etcd| etcd.url(0));
         let store = url.as_deref().unwrap_or("embedded");
         // The first start makes the operator's token, so the second one is measured, on files that this
         // machine has in its cache, as after an update of the relay.
@@ -176,7 +189,7 @@ impl Size {
             anonymous_bytes,
             put_us: Vec::with_capacity(N_REQUESTS),
             poll_us: Vec::with_capacity(N_REQUESTS),
-            member,
+            etcd,
             _data_dir: data_dir,
         })
     }

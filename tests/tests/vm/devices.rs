@@ -11,7 +11,7 @@ use e2e::reference;
 use e2e::vm::{self, Image, Machine, Plugged, Volume};
 use tempfile::TempDir;
 
-use crate::Scene;
+use crate::{RESULT, Scene};
 
 const ID: &str = "5e0a1a40-1111-4222-8333-000000000003";
 const OTHER_ID: &str = "5e0a1a40-1111-4222-8333-000000000004";
@@ -30,9 +30,6 @@ const VOLUME_BYTES: u64 = 16 << 20;
 const WORDS: &str = "written on another machine";
 
 const METADATA: &str = "169.254.169.254";
-
-/// What every result for programs has in it.
-const RESULT: &str = "@@heliograph1 ";
 
 pub(crate) fn scenes() -> Vec<Scene> {
     vec![("volumes_and_seeds_are_found_on_real_devices", devices)]

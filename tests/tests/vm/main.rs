@@ -13,6 +13,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+/// What every result for programs has in it, on the console.
+pub(crate) const RESULT: &str = "@@heliograph1 ";
+
 /// A scene and its name.
 pub(crate) type Scene = (&'static str, fn() -> Result<()>);
 

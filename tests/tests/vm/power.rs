@@ -12,7 +12,7 @@ use e2e::relay::Relay;
 use e2e::vm::{self, Machine, Plugged};
 use tempfile::TempDir;
 
-use crate::{Scene, packages};
+use crate::{RESULT, Scene, packages};
 
 /// Its output is what the cloud's console log shows.
 const CLOCK: &str = "#docker\nimage: localhost/busybox\ncmd: \"while true; do date; sleep 1; done\"\nsignal:\n  stable_for: 2s\n";
@@ -38,9 +38,6 @@ const OTHER: &str = "#docker\nimage: localhost/busybox\ncmd: \"echo the other on
 
 const ID: &str = "5e0a1a40-1111-4222-8333-000000000001";
 const OTHER_ID: &str = "5e0a1a40-1111-4222-8333-000000000002";
-
-/// What every result for programs has in it.
-const RESULT: &str = "@@heliograph1 ";
 
 pub(crate) fn scenes() -> Vec<Scene> {
     vec![
