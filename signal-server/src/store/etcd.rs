@@ -22,6 +22,7 @@ mod batch;
 mod client;
 mod gather;
 mod lead;
+mod scan;
 mod watch;
 mod wire;
 
@@ -39,6 +40,7 @@ use crate::store::etcd::client::{Client, Effect};
 use crate::store::etcd::gather::Gatherer;
 use crate::store::etcd::gather::commits::commit_alone;
 use crate::store::etcd::gather::reads::read;
+use crate::store::etcd::scan::{MAX_SCAN_ATTEMPTS, PAGE, Strides, successor};
 use crate::store::etcd::wire::{Empty, RANGE, RangeRequest, RangeResponse, STATUS, StatusResponse};
 use crate::store::sharing::{Changes, Job, Leadership};
 use crate::store::{Batch, CommitError, Key, KeyKind, Store, StoreError};
@@ -46,12 +48,6 @@ use crate::store::{Batch, CommitError, Key, KeyKind, Store, StoreError};
 /// Longest prefix of keys. A batch of the largest size is to stay below etcd's limit for a request, with
 /// the prefix in front of each of its keys.
 pub const MAX_PREFIX_BYTES: usize = 64;
-
-/// How many records are asked for at once. A scan of more is several questions about one revision.
-const PAGE: usize = 256;
-
-/// How often a scan is begun anew whose revision was compacted away between two of its pages.
-const MAX_SCAN_ATTEMPTS: usize = 3;
 
 /// How many changes may wait for whoever wants to be told of them; then etcd keeps them.
 const MAX_WAITING_CHANGES: usize = 256;
@@ -62,6 +58,9 @@ pub struct EtcdStore {
     client: Arc<Client>,
     gatherer: Gatherer,
     prefix: Bytes,
+    strides: Arc<Strides>,
+    /// How many records are asked for at once.
+    page: usize,
 }
 
 impl EtcdStore {
@@ -75,7 +74,7 @@ impl EtcdStore {
         let client = Arc::new(Client::new(settings)?);
         let counted = [prefix.as_ref(), b"group"].concat().into();
         let gatherer = Gatherer::start(Arc::clone(&client), counted);
-        Ok(EtcdStore { client, gatherer, prefix })
+        Ok(EtcdStore { client, gatherer, prefix, strides: Arc::default(), page: PAGE })
     }
 
     /// Commits a batch by a request of its own, whatever else waits: what etcd itself takes, to measure by.
@@ -107,51 +106,6 @@ impl EtcdStore {
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
         self.client.call(RANGE, request, Effect::Repeatable).await
     }
-
-    /// A page of a scan, of the revision that the first page was of.
-    async fn page(
-        &self,
-        start: Bytes,
-        end: &Bytes,
-        limit: usize,
-        revision: i64,
-    ) -> Result<RangeResponse, Status> {
-        let request = RangeRequest {
-            key: start,
-            range_end: end.clone(),
-            limit: i64::try_from(limit).unwrap_or(i64::MAX),
-            revision,
-            count_only: false,
-        };
-        self.range(request).await
-    }
-
-    async fn try_scan(
-        &self,
-        mut start: Bytes,
-        end: &Bytes,
-        limit: usize,
-    ) -> Result<Vec<(Key, Bytes)>, Status> {
-        let mut found = Vec::new();
-        let mut revision = 0;
-        while found.len() < limit {
-            let wanted = PAGE.min(limit - found.len());
-            let answer = self.page(start, end, wanted, revision).await?;
-            if revision == 0 {
-                revision = answer.header.map_or(0, |header| header.revision);
-            }
-            let n_records = answer.kvs.len();
-            start = answer.kvs.last().map_or_else(Bytes::new, |last| successor(&last.key));
-            for record in answer.kvs {
-                // What is not a key of the relay is not the relay's.
-                found.extend(self.key(&record.key).map(|key| (key, record.value)));
-            }
-            if n_records < wanted {
-                break;
-            }
-        }
-        Ok(found)
-    }
 }
 
 #[async_trait]
@@ -177,22 +131,17 @@ impl Store for EtcdStore {
         after: Option<&Key>,
         limit: usize,
     ) -> Result<Vec<(Key, Bytes)>, StoreError> {
-        let first = self.name(prefix);
-        let end = end_of(&first);
         let start = match after {
             Some(after) if after >= prefix => successor(&self.name(after)),
-            _ => first,
+            _ => self.name(prefix),
         };
-        if start >= end {
-            return Ok(Vec::new());
-        }
         for _ in 1..MAX_SCAN_ATTEMPTS {
-            match self.try_scan(start.clone(), &end, limit).await {
+            match self.try_scan(prefix, start.clone(), limit).await {
                 Err(error) if is_compacted(&error) => {}
                 outcome => return outcome.map_err(|error| unanswered(&error)),
             }
         }
-        self.try_scan(start, &end, limit).await.map_err(|error| unanswered(&error))
+        self.try_scan(prefix, start, limit).await.map_err(|error| unanswered(&error))
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
@@ -248,11 +197,6 @@ fn end_of(prefix: &[u8]) -> Bytes {
     }
     // Everything there is, as etcd writes it. No key of the relay begins with such bytes.
     Bytes::from_static(&[0])
-}
-
-/// The first key behind this one.
-fn successor(key: &[u8]) -> Bytes {
-    [key, &[0]].concat().into()
 }
 
 fn is_compacted(error: &Status) -> bool {

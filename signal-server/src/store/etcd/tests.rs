@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::store::etcd::batch::uncommitted;
+use crate::store::etcd::scan::PAGE;
 use crate::store::sharing::Change;
 use crate::store::{Expect, MAX_BATCH_BYTES};
 
