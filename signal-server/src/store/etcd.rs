@@ -33,7 +33,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tonic::{Code, Status};
 
-pub use crate::store::etcd::client::{EtcdError, EtcdSettings, EtcdTls, EtcdUser};
+pub use crate::store::etcd::client::settings::{EtcdError, EtcdSettings, EtcdTls, EtcdUser};
 
 use crate::store::etcd::batch::Asked;
 use crate::store::etcd::client::{Client, Effect};
@@ -215,5 +215,7 @@ fn unanswered(error: &Status) -> StoreError {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod model;
 #[cfg(test)]
 pub(crate) mod tests;

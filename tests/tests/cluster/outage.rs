@@ -4,13 +4,14 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use e2e::etcd::{Etcd, Place};
 use e2e::neutron::free_port;
 use e2e::relay::Relay;
 use e2e::wait;
+use nix::sys::signal::Signal;
 use reqwest::blocking::{Client, Response};
 use tempfile::TempDir;
 
@@ -55,6 +56,11 @@ pub(crate) fn without_etcd() -> Result<()> {
     };
     ensure!(signal("before")?.status().is_success(), "a signal was refused");
 
+    held_long_polls_end(&etcd, &relay)?;
+    wait::until("the relay to take signals again", LIMIT, || {
+        Ok(signal("before")?.status().is_success().then_some(()))
+    })?;
+
     etcd.kill(0)?;
     let refused = signal("during")?;
     ensure!(refused.status() == 503, "without etcd a signal was answered with {refused:?}");
@@ -78,6 +84,26 @@ pub(crate) fn without_etcd() -> Result<()> {
     })?;
     let waited = relay.wait(&handle, Duration::from_secs(10))?;
     ensure!(waited.exit_code == Some(0), "{waited:?}");
+    Ok(())
+}
+
+/// Etcd falls silent, and whoever waits at the relay is told, as another relay may know more.
+fn held_long_polls_end(etcd: &Etcd, relay: &Relay) -> Result<()> {
+    let handle = relay.create_handle_quickly()?;
+    let url = format!("{}&wait=50s&version=1", handle.poll_url);
+    let client = Client::builder().timeout(LIMIT).build()?;
+    let waiter = thread::spawn(move || client.get(url).send());
+    wait::until("the long-poll to be held", LIMIT, || {
+        let metrics = reqwest::blocking::get(format!("{}/metrics", relay.admin))?.text()?;
+        Ok(metrics.lines().any(|line| line == "heliograph_http_long_polls 1").then_some(()))
+    })?;
+    etcd.signal(0, Signal::SIGSTOP)?;
+    let silent_since = Instant::now();
+    let answer = waiter.join().map_err(|_| anyhow!("the waiter panicked"))??;
+    let waited = silent_since.elapsed();
+    etcd.signal(0, Signal::SIGCONT)?;
+    ensure!(answer.status() == 503, "a long-poll without etcd was answered with {answer:?}");
+    eprintln!("    a long-poll ended {:.1} s after etcd fell silent", waited.as_secs_f32());
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Request, Status};
@@ -36,6 +36,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// How long one renewal may take before another member is asked.
 const RENEWAL_TIMEOUT: Duration = Duration::from_millis(1_200);
+
+/// How long to wait before that, as it may have no leader either.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Takes part in the choice until nobody wants to know any more.
 pub(crate) fn campaign(client: Arc<Client>, name: Bytes) -> Leadership {
@@ -68,7 +71,8 @@ struct Lease {
 impl Candidate {
     /// Tries to get the job once, and if so keeps it until it is lost.
     async fn one_term(&self, held: &watch::Sender<bool>) {
-        if let Some(mut lease) = self.elect().await {
+        // One that was long in coming may be over.
+        if let Some(mut lease) = self.elect().await.filter(Lease::lasts) {
             held.send_replace(true);
             lease.keep().await;
             held.send_replace(false);
@@ -111,27 +115,41 @@ impl Candidate {
 }
 
 impl Lease {
+    fn lasts(&self) -> bool {
+        Instant::now() < self.ends_at
+    }
+
     /// Renews the lease until that fails for as long as it lasts.
     async fn keep(&mut self) {
+        let mut pause = PAUSE;
         loop {
-            sleep(PAUSE).await;
-            let (asked_at, turn) = (Instant::now(), self.client.turn());
-            if asked_at >= self.ends_at {
+            // Whoever cannot renew it is to stop when it ends, and not a pause later.
+            sleep_until(self.ends_at.min(Instant::now() + pause)).await;
+            if !self.lasts() {
                 return;
             }
+            let (asked_at, turn) = (Instant::now(), self.client.turn());
             let until = self.ends_at.min(asked_at + RENEWAL_TIMEOUT);
-            match timeout_at(until, self.renew(turn)).await {
-                Ok(Ok(true)) => self.ends_at = end(asked_at),
-                // Gone: somebody has revoked it, or time is not what it was.
-                Ok(Ok(false)) => return,
-                Ok(Err(status)) => {
-                    if status.code() == tonic::Code::Unauthenticated {
-                        self.client.forget_token();
-                    }
-                    self.client.leave(turn);
+            let renewed = tokio::select! {
+                renewed = timeout_at(until, self.renew(turn)) => renewed.ok(),
+                () = self.client.left(turn) => None,
+            };
+            pause = match renewed {
+                Some(Ok(true)) => {
+                    self.ends_at = end(asked_at);
+                    PAUSE
                 }
-                Err(_) => self.client.leave(turn),
-            }
+                // Gone: somebody has revoked it, or time is not what it was.
+                Some(Ok(false)) => return,
+                Some(Err(status)) if status.code() == tonic::Code::Unauthenticated => {
+                    self.client.forget_token();
+                    RETRY_PAUSE
+                }
+                Some(Err(_)) | None => {
+                    self.client.leave(turn);
+                    RETRY_PAUSE
+                }
+            };
         }
     }
 

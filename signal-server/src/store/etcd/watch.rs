@@ -4,35 +4,34 @@
 //! etcd has forgotten that revision (it is compacted), or if the watch is the first one, whoever is told has
 //! to look for himself: [`Change::Missed`].
 //!
-//! A member that is stopped, or cut off from the others, keeps a watch open and says nothing. So while
-//! nothing comes, the member is asked something that it can answer only together with the others; if it does
-//! not, the watch goes on elsewhere.
+//! A member that is stopped, or cut off from the others, keeps a watch open and says nothing. So a watch goes
+//! on elsewhere as soon as calls are made elsewhere; and it sees to it that there is a call again and again,
+//! of something that a member can answer only together with the others. If nobody answers that, whoever is
+//! told has to look as well: he sees that there is nothing to be seen here, and can ask another relay.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use crate::store::etcd::client::MAX_ANSWER_BYTES;
-use crate::store::etcd::wire::{
-    EventType, RANGE, RangeRequest, RangeResponse, WATCH, WatchCreateRequest, WatchRequest,
-    WatchResponse,
-};
+use crate::store::etcd::client::{Client, MAX_ANSWER_BYTES};
+use crate::store::etcd::wire::{EventType, WATCH, WatchCreateRequest, WatchRequest, WatchResponse};
 use crate::store::etcd::{EtcdStore, end_of};
 use crate::store::sharing::Change;
 use crate::store::{Key, KeyKind};
 
-/// How often a member that says nothing is asked whether it is there. One read a second for each relay and
-/// kind is nothing to etcd, and a long-poll is blind for about this and the next.
-const TEST_INTERVAL: Duration = Duration::from_secs(1);
+/// How long after one answer a member is asked for the next one. One read a second for each relay and kind is
+/// nothing to etcd, and a long-poll at a relay with nothing else to do is blind for about this.
+const TEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long it may take to answer, or to begin a watch.
-const TEST_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// How long it may take to begin a watch.
+const BEGIN_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// How long to wait before the next member is tried.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -43,36 +42,34 @@ enum End {
     Unwanted,
     /// The member is away, or has ended it.
     Lost(Status),
+    /// Another member is asked by now.
+    Moved,
     /// The revision is compacted away.
     Compacted,
 }
 
 /// Tells `told` of changes of records of `kind` until nobody listens.
 pub(crate) async fn watch(store: EtcdStore, kind: KeyKind, told: mpsc::Sender<Change>) {
-    let mut watch = Watch { store, kind, told, next_revision: 0 };
-    let mut is_lost = false;
+    let client = Arc::clone(&store.client);
+    let tests = test(&client, &told);
+    let watch = Watch { store, kind, told: told.clone(), next_revision: 0, is_lost: false };
+    tokio::select! {
+        () = watch.follow() => {}
+        () = tests => {}
+    }
+}
+
+/// Asks again and again, whereby a member is left that does not answer.
+async fn test(client: &Client, told: &mpsc::Sender<Change>) {
+    let mut is_answered = true;
     loop {
-        let turn = watch.store.client.turn();
-        match watch.run(turn).await {
-            End::Unwanted => return,
-            End::Compacted => watch.next_revision = 0,
-            End::Lost(status) => {
-                if !is_lost {
-                    tracing::warn!(error = status.message(), "lost the watch at a member of etcd");
-                }
-                is_lost = true;
-                if status.code() == tonic::Code::Unauthenticated {
-                    watch.store.client.forget_token();
-                }
-                watch.store.client.leave(turn);
-                tokio::select! {
-                    () = watch.told.closed() => return,
-                    () = sleep(PAUSE) => {}
-                }
-                continue;
-            }
+        let was_answered = is_answered;
+        is_answered = client.probe().await.is_ok();
+        let is_news = was_answered && !is_answered;
+        if is_news && told.send(Change::Missed).await.is_err() {
+            return;
         }
-        is_lost = false;
+        sleep(TEST_PAUSE).await;
     }
 }
 
@@ -82,20 +79,60 @@ struct Watch {
     told: mpsc::Sender<Change>,
     /// Zero where nothing is known yet.
     next_revision: i64,
+    /// Whether that was said since it last began.
+    is_lost: bool,
 }
 
 impl Watch {
+    async fn follow(mut self) {
+        loop {
+            let turn = self.store.client.turn();
+            match self.run(turn).await {
+                End::Unwanted => return,
+                End::Compacted => {
+                    self.next_revision = 0;
+                    continue;
+                }
+                End::Moved => tracing::debug!("a watch goes on at another member of etcd"),
+                End::Lost(status) => {
+                    if !self.is_lost {
+                        tracing::warn!(
+                            error = status.message(),
+                            "lost the watch at a member of etcd"
+                        );
+                    }
+                    self.is_lost = true;
+                    if status.code() == tonic::Code::Unauthenticated {
+                        self.store.client.forget_token();
+                    }
+                    self.store.client.leave(turn);
+                }
+            }
+            // Where all members are away one is left after the other.
+            tokio::select! {
+                () = self.told.closed() => return,
+                () = sleep(PAUSE) => {}
+            }
+        }
+    }
+
     async fn run(&mut self, turn: usize) -> End {
-        let begun = timeout(TEST_TIMEOUT, self.begin(turn)).await;
-        let mut answers = match begun.unwrap_or(Err(silence())) {
+        let client = Arc::clone(&self.store.client);
+        let left = client.left(turn);
+        tokio::pin!(left);
+        let begun = tokio::select! {
+            begun = timeout(BEGIN_TIMEOUT, self.begin(turn)) => begun.unwrap_or(Err(silence())),
+            () = &mut left => return End::Moved,
+        };
+        let mut answers = match begun {
             Ok(answers) => answers,
             Err(status) => return End::Lost(status),
         };
-        let mut tests = interval(TEST_INTERVAL);
-        tests.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.is_lost = false;
         loop {
             tokio::select! {
                 () = self.told.closed() => return End::Unwanted,
+                () = &mut left => return End::Moved,
                 answer = answers.message() => {
                     let taken = match answer {
                         Ok(Some(answer)) => self.take(answer).await,
@@ -104,13 +141,6 @@ impl Watch {
                     };
                     if let Err(end) = taken {
                         return end;
-                    }
-                }
-                _ = tests.tick() => {
-                    // Changes wait in the stream meanwhile, for as long as an answer takes.
-                    let tested = timeout(TEST_TIMEOUT, self.test(turn)).await;
-                    if let Err(status) = tested.unwrap_or(Err(silence())) {
-                        return End::Lost(status);
                     }
                 }
             }
@@ -141,21 +171,6 @@ impl Watch {
         Ok(grpc.streaming(request, path, codec).await?.into_inner())
     }
 
-    async fn test(&self, turn: usize) -> Result<(), Status> {
-        let client = &self.store.client;
-        // A key of the relay's own, as it may be allowed no others.
-        let question = RangeRequest {
-            key: self.store.name(&Key::new(self.kind, &[])),
-            count_only: true,
-            ..RangeRequest::default()
-        };
-        let request = client.request(turn, question).await?;
-        let mut grpc = Grpc::new(client.member(turn));
-        grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
-        let codec = ProstCodec::<RangeRequest, RangeResponse>::default();
-        grpc.unary(request, PathAndQuery::from_static(RANGE), codec).await.map(|_| ())
-    }
-
     async fn take(&mut self, answer: WatchResponse) -> Result<(), End> {
         if answer.compact_revision > 0 {
             return Err(End::Compacted);
@@ -164,6 +179,11 @@ impl Watch {
             return Err(End::Lost(Status::unavailable("the watch was cancelled")));
         }
         let revision = answer.header.map_or(0, |header| header.revision);
+        if answer.created && revision + 1 < self.next_revision {
+            // It was restored from a backup, and will be silent until it is where it was. Or this member lags
+            // behind the one before: then some changes are told twice.
+            return Err(End::Compacted);
+        }
         if answer.created && self.next_revision == 0 {
             self.next_revision = revision + 1;
             self.tell(Change::Missed).await?;
