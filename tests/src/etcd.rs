@@ -103,7 +103,9 @@ impl Etcd {
             .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url])
             .args(["--listen-peer-urls", &member.peer_url()])
             .args(["--initial-advertise-peer-urls", &member.peer_url()])
-            .args(["--initial-cluster", &cluster.join(",")]);
+            .args(["--initial-cluster", &cluster.join(",")])
+            // The default of later ones: a member that comes back does not hold up elections.
+            .arg("--pre-vote");
         if let Some(certificates) = &self.certificates {
             command
                 .args(["--client-cert-auth", "--trusted-ca-file"])
@@ -126,6 +128,22 @@ impl Etcd {
         Ok(())
     }
 
+    /// Ends a member as an operator does.
+    pub fn stop(&mut self, index: usize) -> Result<()> {
+        let mut process = self.members[index].process.take().context("the member does not run")?;
+        process.signal(Signal::SIGTERM)?;
+        process.ended(START_LIMIT)?;
+        Ok(())
+    }
+
+    /// Waits until a member that was started has found the others.
+    pub fn has_joined(&self, index: usize) -> Result<()> {
+        wait::until("a member of etcd to have a leader", START_LIMIT, || {
+            let status = self.members[index].status();
+            Ok(status.ok().filter(|(_, leader)| leader != "0").map(|_| ()))
+        })
+    }
+
     /// Sends a member `SIGSTOP` or `SIGCONT`.
     pub fn signal(&self, index: usize, signal: Signal) -> Result<()> {
         let process = self.members[index].process.as_ref().context("the member does not run")?;
@@ -143,6 +161,29 @@ impl Etcd {
             }
             Ok(None)
         })
+    }
+
+    /// Takes a snapshot of what the members hold.
+    pub fn back_up(&self) -> Result<PathBuf> {
+        let snapshot = self.directory.path().join("snapshot");
+        self.control(&["snapshot", "save", &snapshot.to_string_lossy()])?;
+        Ok(snapshot)
+    }
+
+    /// Gives an only member, which does not run, what a snapshot holds.
+    pub fn restore(&self, snapshot: &Path) -> Result<()> {
+        let [member] = self.members.as_slice() else { bail!("there are several members") };
+        let data = self.directory.path().join("member0");
+        fs::remove_dir_all(&data)?;
+        let mut command = Command::new("etcdctl");
+        command.env("ETCDCTL_API", "3").args(["snapshot", "restore"]).arg(snapshot);
+        command.args(["--name", "member0", "--data-dir"]).arg(data);
+        command.args(["--initial-cluster", &format!("member0={}", member.peer_url())]);
+        command.args(["--initial-advertise-peer-urls", &member.peer_url()]);
+        let output = command.output().context("failed to run etcdctl")?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "the snapshot was not restored: {errors}");
+        Ok(())
     }
 
     /// Runs `etcdctl`, as whoever the arguments say.

@@ -58,8 +58,30 @@ impl Relay {
 
     /// Likewise, with more flags.
     pub fn start_with(data_directory: &Path, listen: &str, flags: &[&str]) -> Result<Relay> {
+        let program = Command::new(programs::heliograph_server()?);
+        Relay::start_program(program, data_directory, listen, flags)
+    }
+
+    /// Likewise, in a network namespace.
+    pub fn start_in(
+        namespace: &str,
+        data_directory: &Path,
+        listen: &str,
+        flags: &[&str],
+    ) -> Result<Relay> {
+        let mut program = Command::new("ip");
+        program.args(["netns", "exec", namespace]).arg(programs::heliograph_server()?);
+        Relay::start_program(program, data_directory, listen, flags)
+    }
+
+    fn start_program(
+        program: Command,
+        data_directory: &Path,
+        listen: &str,
+        flags: &[&str],
+    ) -> Result<Relay> {
         let logs = TempDir::new()?;
-        let mut process = spawn(data_directory, listen, flags, logs.path())?;
+        let mut process = spawn(program, data_directory, listen, flags, logs.path())?;
         let (public, admin) = wait::until("the relay's listening lines", START_LIMIT, || {
             if let Some(status) = process.has_ended()? {
                 bail!("the relay ended with {status}:{}", process.last_words());
@@ -96,11 +118,20 @@ impl Relay {
 
     /// Creates a handle over HTTP, where a process for each would take too long.
     pub fn create_handle_quickly(&self) -> Result<Handle> {
+        self.create_handle_for(1)
+    }
+
+    /// Likewise several handles, which stay pending whatever a scene sends them.
+    pub fn create_handles(&self, n_handles: usize) -> Result<Vec<Handle>> {
+        (0..n_handles).map(|_| self.create_handle_for(1000)).collect()
+    }
+
+    fn create_handle_for(&self, count: usize) -> Result<Handle> {
         let token = fs::read_to_string(self.token_file())?;
         let response = reqwest::blocking::Client::new()
             .post(format!("{}/api/v1/handles", self.public))
             .header("x-auth-token", token.trim())
-            .body(r#"{"timeout": "10m"}"#)
+            .body(format!(r#"{{"count": {count}, "timeout": "10m"}}"#))
             .header("content-type", "application/json")
             .send()?;
         let status = response.status();
@@ -179,17 +210,23 @@ impl Relay {
 /// Starts a relay that is expected to refuse, and gives its exit status and what it said.
 pub fn refused(data_directory: &Path) -> Result<(ExitStatus, String)> {
     let logs = TempDir::new()?;
-    let mut process = spawn(data_directory, "127.0.0.1:0", &[], logs.path())?;
+    let program = Command::new(programs::heliograph_server()?);
+    let mut process = spawn(program, data_directory, "127.0.0.1:0", &[], logs.path())?;
     let status = process.ended(START_LIMIT)?;
     Ok((status, process.errors()?))
 }
 
-fn spawn(data_directory: &Path, listen: &str, flags: &[&str], logs: &Path) -> Result<Process> {
-    let mut command = Command::new(programs::heliograph_server()?);
-    command
-        .args(["serve", "--listen", listen, "--admin-listen", "127.0.0.1:0", "--data-dir"])
-        .arg(data_directory)
-        .args(flags);
+fn spawn(
+    mut command: Command,
+    data_directory: &Path,
+    listen: &str,
+    flags: &[&str],
+    logs: &Path,
+) -> Result<Process> {
+    command.args(["serve", "--listen", listen, "--data-dir"]).arg(data_directory).args(flags);
+    if !flags.contains(&"--admin-listen") {
+        command.args(["--admin-listen", "127.0.0.1:0"]);
+    }
     Process::spawn("relay", &mut command, logs)
 }
 

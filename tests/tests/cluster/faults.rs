@@ -1,6 +1,7 @@
 //! Three relays, three members of etcd, and what can go wrong with each while signals come in.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,21 +9,34 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use e2e::etcd::{Etcd, Place};
 use e2e::lan::Lan;
 use e2e::relay::{Handle, Relay};
+use e2e::wait;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::load::Load;
 
-const N_RELAYS: usize = 3;
+/// How many relays can reach whatever their senders can, beside one that has a host of its own.
+const N_NEAR_RELAYS: usize = 2;
 const N_MEMBERS: usize = 3;
+/// The host of the relay that can be cut off from the members.
+const FAR_RELAY_HOST: usize = N_MEMBERS;
 const N_HANDLES: usize = 18;
 const N_SENDERS: usize = 6;
+
+/// How long a sender waits for an answer before it asks another relay: longer than a relay waits for a member
+/// of etcd that may have stored a signal, so that a relay that answers late is not left.
+const PATIENCE: Duration = Duration::from_millis(2_500);
+
+/// How long a relay that was cut off may take to find the members again.
+const RETURN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Relays on one etcd, and where they keep their own files.
 pub(crate) struct Fleet {
     pub(crate) relays: Vec<Option<Relay>>,
     pub(crate) addresses: Vec<String>,
+    pub(crate) admin_addresses: Vec<String>,
+    places: Vec<Place>,
     directories: Vec<TempDir>,
     store: String,
 }
@@ -32,6 +46,8 @@ impl Fleet {
         let mut fleet = Fleet {
             relays: Vec::new(),
             addresses: Vec::new(),
+            admin_addresses: Vec::new(),
+            places: Vec::new(),
             directories: Vec::new(),
             store: etcd.url(),
         };
@@ -41,15 +57,37 @@ impl Fleet {
 
     /// Starts more of them.
     pub(crate) fn add(&mut self, n_relays: usize) -> Result<()> {
-        for _ in 0..n_relays {
-            let directory = TempDir::new()?;
-            let flags = ["--store", &self.store];
-            let relay = Relay::start_with(directory.path(), "127.0.0.1:0", &flags)?;
-            self.addresses.push(relay.address().to_owned());
-            self.relays.push(Some(relay));
-            self.directories.push(directory);
-        }
+        (0..n_relays).try_for_each(|_| self.add_at(Place::Loopback))
+    }
+
+    fn add_at(&mut self, place: Place) -> Result<()> {
+        let directory = TempDir::new()?;
+        let relay = match &place {
+            Place::Loopback => self.start_one(&place, directory.path(), "127.0.0.1:0", &[]),
+            Place::Namespace { address, .. } => {
+                self.start_one(&place, directory.path(), &format!("{address}:0"), &[])
+            }
+        }?;
+        self.addresses.push(relay.address().to_owned());
+        self.admin_addresses.push(relay.admin.trim_start_matches("http://").to_owned());
+        self.relays.push(Some(relay));
+        self.places.push(place);
+        self.directories.push(directory);
         Ok(())
+    }
+
+    fn start_one(
+        &self,
+        place: &Place,
+        directory: &Path,
+        listen: &str,
+        flags: &[&str],
+    ) -> Result<Relay> {
+        let flags = [&["--store", &self.store], flags].concat();
+        match place {
+            Place::Loopback => Relay::start_with(directory, listen, &flags),
+            Place::Namespace { name, .. } => Relay::start_in(name, directory, listen, &flags),
+        }
     }
 
     pub(crate) fn relay(&self, index: usize) -> Result<&Relay> {
@@ -60,10 +98,19 @@ impl Fleet {
         self.relays[index].take().context("the relay does not run")?.kill()
     }
 
-    fn restart(&mut self, index: usize) -> Result<()> {
-        let flags = ["--store", &self.store];
-        let path = self.directories[index].path();
-        self.relays[index] = Some(Relay::start_with(path, &self.addresses[index], &flags)?);
+    /// Ends one in an orderly way.
+    pub(crate) fn stop(&mut self, index: usize) -> Result<()> {
+        let status = self.relays[index].take().context("the relay does not run")?.stop()?;
+        ensure!(status.success(), "the relay ended with {status}");
+        Ok(())
+    }
+
+    /// Starts one again, at the same addresses.
+    pub(crate) fn restart(&mut self, index: usize) -> Result<()> {
+        let flags = ["--admin-listen", &self.admin_addresses[index]];
+        let (place, directory) = (&self.places[index], self.directories[index].path());
+        let relay = self.start_one(place, directory, &self.addresses[index], &flags)?;
+        self.relays[index] = Some(relay);
         Ok(())
     }
 }
@@ -80,9 +127,10 @@ enum Fault {
     CutOffFollower,
     CutOffLeader,
     CutOffLeaderFromMembersOnly,
+    CutOffRelay,
 }
 
-const FAULTS: [Fault; 9] = [
+const FAULTS: [Fault; 10] = [
     Fault::KillRelay,
     Fault::StopRelay,
     Fault::KillFollower,
@@ -92,6 +140,7 @@ const FAULTS: [Fault; 9] = [
     Fault::CutOffFollower,
     Fault::CutOffLeader,
     Fault::CutOffLeaderFromMembersOnly,
+    Fault::CutOffRelay,
 ];
 
 pub(crate) fn whatever_dies() -> Result<()> {
@@ -107,15 +156,12 @@ struct World {
 }
 
 fn in_a_network_of_its_own() -> Result<()> {
-    let lan = Lan::enter(N_MEMBERS)?;
-    let places: Vec<Place> = (0..N_MEMBERS)
-        .map(|index| Place::Namespace {
-            name: lan.name(index).to_owned(),
-            address: lan.address(index),
-        })
-        .collect();
-    let etcd = Etcd::start(&places)?;
-    let fleet = Fleet::start(&etcd, N_RELAYS)?;
+    let lan = Lan::enter(N_MEMBERS + 1)?;
+    let place =
+        |index| Place::Namespace { name: lan.name(index).to_owned(), address: lan.address(index) };
+    let etcd = Etcd::start(&(0..N_MEMBERS).map(place).collect::<Vec<_>>())?;
+    let mut fleet = Fleet::start(&etcd, N_NEAR_RELAYS)?;
+    fleet.add_at(place(FAR_RELAY_HOST))?;
     let mut world = World { lan, etcd, fleet };
     let outcome = play(&mut world);
     outcome.with_context(|| world.last_words())
@@ -123,24 +169,20 @@ fn in_a_network_of_its_own() -> Result<()> {
 
 fn play(world: &mut World) -> Result<()> {
     let maker = world.fleet.relay(0)?;
-    let make = |count: usize| -> Result<Vec<Handle>> {
-        (0..count).map(|_| maker.create_handle(1000, Duration::from_secs(600))).collect()
-    };
-    let (handles, watched) = (make(N_HANDLES)?, make(N_RELAYS)?);
-    let load = Load::start(&world.fleet.addresses, &handles, &watched, N_SENDERS)?;
-    load.gets_on()?;
+    let (handles, watched) =
+        (maker.create_handles(N_HANDLES)?, maker.create_handles(world.fleet.relays.len())?);
+    let load = Load::start(&world.fleet.addresses, &handles, &watched, N_SENDERS, PATIENCE)?;
     for fault in FAULTS {
+        load.spread().with_context(|| format!("before {fault:?}"))?;
         let begin = Instant::now();
         let mend = world.break_with(fault).with_context(|| format!("at {fault:?}"))?;
         load.gets_on().with_context(|| format!("after {fault:?}"))?;
+        let mended_at = Instant::now();
         mend(world)?;
         load.gets_on().with_context(|| format!("after the end of {fault:?}"))?;
-        let blind = load.blind_since(begin, N_HANDLES);
-        eprintln!(
-            "    {fault:?}: senders blind for at most {:.2} s, watchers for {:.2} s",
-            blind.senders.as_secs_f32(),
-            blind.watchers.as_secs_f32()
-        );
+        let broken = load.blind_between(begin, mended_at, N_HANDLES);
+        let mended = load.blind_between(mended_at, Instant::now(), N_HANDLES);
+        eprintln!("    {fault:?}: blind for at most {broken}; when it was mended, {mended}");
     }
     let acknowledged = load.end()?;
     let all: Vec<&Handle> = handles.iter().chain(&watched).collect();
@@ -213,6 +255,10 @@ impl World {
                 self.lan.cut_off_from_hosts(leader)?;
                 Box::new(move |world| world.lan.heal(leader))
             }
+            Fault::CutOffRelay => {
+                self.lan.cut_off_from_hosts(FAR_RELAY_HOST)?;
+                Box::new(World::heal_relay)
+            }
         })
     }
 
@@ -229,6 +275,19 @@ impl World {
     fn cut_off(&mut self, index: usize) -> Result<Mend> {
         self.lan.cut_off(index)?;
         Ok(Box::new(move |world| world.lan.heal(index)))
+    }
+
+    /// Connections begin anew later than the network does.
+    fn heal_relay(&mut self) -> Result<()> {
+        self.lan.heal(FAR_RELAY_HOST)?;
+        let healed_at = Instant::now();
+        let relay = self.fleet.relay(N_NEAR_RELAYS)?;
+        wait::until("the relay that was cut off to find the members", RETURN_LIMIT, || {
+            Ok(relay.create_handle_quickly().ok())
+        })?;
+        let returned = healed_at.elapsed().as_secs_f32();
+        eprintln!("    a relay that was cut off takes something after another {returned:.2} s");
+        Ok(())
     }
 
     fn last_words(&self) -> String {

@@ -1,19 +1,16 @@
 //! A real Heat behind three relays and a load balancer, in round robin: it polls them, and they signal it,
 //! while they die.
 
-use std::fs;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::etcd::{Etcd, Place};
 use e2e::heat::{HeatRelay, Lab, Stack, put};
-use e2e::neutron::free_port;
-use e2e::process::Process;
 use e2e::wait;
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
-use tempfile::TempDir;
+
+use crate::balancer::{Backend, Balancer};
 
 /// How long a stack may take from its last signal to its end, on busy cores.
 const END_LIMIT: Duration = Duration::from_secs(120);
@@ -54,15 +51,13 @@ outputs:
 pub(crate) fn load_balancer() -> Result<()> {
     let etcd = Etcd::start(&[Place::Loopback, Place::Loopback, Place::Loopback])?;
     let relays = [HeatRelay::plan()?, HeatRelay::plan()?, HeatRelay::plan()?];
-    let directory = TempDir::new()?;
-    let port = free_port()?;
-    let configuration = directory.path().join("haproxy.cfg");
-    fs::write(&configuration, haproxy(port, &relays))?;
-    let mut command = Command::new("haproxy");
-    command.arg("-db").arg("-f").arg(&configuration);
-    let balancer = Process::spawn("haproxy", &mut command, directory.path())?;
+    let backend = |relay: &HeatRelay| Backend {
+        address: relay.public().replace("http://", ""),
+        admin_port: None,
+    };
+    let balancer = Balancer::start(&relays.each_ref().map(backend))?;
 
-    let lab = Lab::stand_up(Some(&format!("http://127.0.0.1:{port}")), true)?;
+    let lab = Lab::stand_up(Some(&format!("http://{}", balancer.address)), true)?;
     let endpoints = etcd.endpoints().join("\", \"");
     let store = format!("[store.etcd]\nendpoints = [\"{endpoints}\"]\n");
     for relay in &relays {
@@ -165,29 +160,4 @@ fn arrivals(stack: &Stack) -> Result<Vec<usize>> {
         reasons.iter().filter(|reason| reason.contains(&format!("reason:number {number};"))).count()
     };
     Ok((0..N_FORWARDS).map(n_of).collect())
-}
-
-/// Each request to the next relay; one that a relay did not take to the one after it.
-fn haproxy(port: u16, relays: &[HeatRelay; 3]) -> String {
-    let mut text = format!(
-        "defaults
-    mode http
-    timeout connect 1s
-    timeout client 60s
-    timeout server 60s
-    retries 3
-    option redispatch 1
-    retry-on all-retryable-errors
-listen relays
-    bind 127.0.0.1:{port}
-    balance roundrobin
-"
-    );
-    for (index, relay) in relays.iter().enumerate() {
-        let address = relay.public().replace("http://", "");
-        text.push_str(&format!(
-            "    server relay{index} {address} check inter 500ms fall 1 rise 1\n"
-        ));
-    }
-    text
 }

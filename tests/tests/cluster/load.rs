@@ -1,22 +1,19 @@
 //! Senders that do not give up, and watchers, with an account of what they saw and when.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::load::{Connection, Target};
+use e2e::load::{Answer, Connection, Target};
 use e2e::relay::Handle;
 use e2e::wait;
 use serde_json::Value;
 
-/// How long a sender waits for an answer before it asks another relay: longer than a relay needs to find
-/// another member of etcd, so that a relay that answers late is not left.
-const ANSWER_LIMIT: Duration = Duration::from_millis(3_500);
-
-/// How long one long-poll of a watcher lasts: less than it waits for the answer.
+/// How long one long-poll of a watcher lasts: less than anybody's patience.
 const WATCH: &str = "wait=2s";
 
 /// How long a sender rests after a signal. The scene is about faults; a relay with nothing to do would show
@@ -51,6 +48,10 @@ struct Seen {
 struct Book {
     acknowledged: Mutex<Vec<Acknowledged>>,
     seen: Mutex<Vec<Seen>>,
+    /// What was asked and not answered with success, by senders and watchers.
+    failures: Mutex<Vec<String>>,
+    /// How often all were sent back to the relay that they began with.
+    n_returns: AtomicUsize,
     is_over: AtomicBool,
 }
 
@@ -71,37 +72,58 @@ pub(crate) struct Blind {
     pub(crate) watchers: Duration,
 }
 
+impl fmt::Display for Blind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (senders, watchers) = (self.senders.as_secs_f32(), self.watchers.as_secs_f32());
+        write!(formatter, "{senders:.2} s for senders, {watchers:.2} s for watchers")
+    }
+}
+
 impl Load {
     /// Senders to `handles`, which begin at different relays, and one watcher for each handle of `watched`,
-    /// with a sender of its own at another relay than the watcher's.
+    /// with a sender of its own at another relay than the watcher's. All have the same patience.
     pub(crate) fn start(
         addresses: &[String],
         handles: &[Handle],
         watched: &[Handle],
         n_senders: usize,
+        patience: Duration,
     ) -> Result<Load> {
         let book = Arc::new(Book::default());
         let mut threads = Vec::new();
         let targets = handles.iter().enumerate().map(|(index, handle)| Target::new(index, handle));
         let targets: Vec<Target> = targets.collect::<Result<_>>()?;
+        let way = |relay| Way {
+            book: Arc::clone(&book),
+            addresses: addresses.to_vec(),
+            patience,
+            first_relay: relay,
+            relay,
+            n_returns: 0,
+            connection: None,
+        };
         for number in 0..n_senders {
             let mine: Vec<Target> =
                 targets.iter().skip(number).step_by(n_senders).cloned().collect();
-            let sender = Sender { book: book.clone(), addresses: addresses.to_vec(), number };
-            threads.push(thread::spawn(move || sender.work(&mine)));
+            let way = way(number);
+            threads.push(thread::spawn(move || send(way, &mine)));
         }
         for (number, handle) in watched.iter().enumerate() {
             let target = Target::new(handles.len() + number, handle)?;
-            let sender =
-                Sender { book: book.clone(), addresses: addresses.to_vec(), number: number + 1 };
-            threads.push(thread::spawn(move || sender.work(&[target])));
+            let (sending, watching) = (way(number + 1), way(number));
+            threads.push(thread::spawn(move || send(sending, &[target])));
             let (_, path) = handle.poll_url.split_once("://").context("no scheme")?;
             let (_, path) = path.split_once('/').context("no path")?;
             let path = format!("/{path}");
-            let (book, addresses) = (book.clone(), addresses.to_vec());
-            threads.push(thread::spawn(move || watch(&book, &addresses, number, &path)));
+            threads.push(thread::spawn(move || watch(watching, number, &path)));
         }
         Ok(Load { book, n_senders: n_senders + watched.len(), threads })
+    }
+
+    /// Sends everybody back to the relay that they began with, so that all relays have something to do.
+    pub(crate) fn spread(&self) -> Result<()> {
+        self.book.n_returns.fetch_add(1, Ordering::Relaxed);
+        self.gets_on()
     }
 
     /// Waits until every sender has got on by some signals that it began from now on.
@@ -121,11 +143,18 @@ impl Load {
         })
     }
 
-    /// How long nobody got anything done since then.
-    pub(crate) fn blind_since(&self, since: Instant, first_watched: usize) -> Blind {
+    /// How long nobody got anything done, as far as it began before `end` and was over after `begin`.
+    pub(crate) fn blind_between(
+        &self,
+        begin: Instant,
+        end: Instant,
+        first_watched: usize,
+    ) -> Blind {
         let acknowledged = lock(&self.book.acknowledged);
-        let recent = acknowledged.iter().filter(|signal| signal.acknowledged_at >= since);
-        let senders = recent.clone().map(|signal| signal.acknowledged_at - signal.first_sent_at);
+        let recent = acknowledged.iter();
+        let recent =
+            recent.filter(|signal| signal.acknowledged_at >= begin && signal.first_sent_at < end);
+        let senders = recent.map(|signal| signal.acknowledged_at - signal.first_sent_at);
         // A handle begins with version 1, so the n-th signal to a watched one makes its version n + 1.
         let mut watchers = Duration::ZERO;
         let seen = lock(&self.book.seen);
@@ -138,13 +167,18 @@ impl Load {
                 .iter()
                 .find(|seen| seen.watcher == watcher && seen.version >= *version)
                 .map(|seen| seen.at);
-            if signal.acknowledged_at >= since
-                && let Some(at) = first
-            {
+            // One that is not seen yet has been waited for until now.
+            let at = first.unwrap_or_else(Instant::now);
+            if at >= begin && signal.acknowledged_at < end {
                 watchers = watchers.max(at.saturating_duration_since(signal.acknowledged_at));
             }
         }
         Blind { senders: senders.max().unwrap_or_default(), watchers }
+    }
+
+    /// What went wrong for whoever asked, since this was last called.
+    pub(crate) fn take_failures(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.book.failures))
     }
 
     /// Ends the load, and gives the ids that were acknowledged for each handle.
@@ -161,92 +195,84 @@ impl Load {
     }
 }
 
-struct Sender {
+/// To one relay, until it fails; then to the next one.
+struct Way {
     book: Arc<Book>,
     addresses: Vec<String>,
-    number: usize,
+    patience: Duration,
+    first_relay: usize,
+    relay: usize,
+    n_returns: usize,
+    connection: Option<Connection>,
 }
 
-impl Sender {
-    fn work(&self, targets: &[Target]) {
-        let mut relay = self.number;
-        let mut connection = None;
-        let first = targets.first().map_or(0, |target| target.handle);
-        for (number, target) in targets.iter().cycle().enumerate() {
-            let id = format!("{first}-{number}");
-            let body = format!(r#"{{"status":"SUCCESS","id":"{id}"}}"#);
-            let first_sent_at = Instant::now();
-            // The same signal until somebody says that it has it, as an agent does.
-            while !self.put(&mut connection, relay, target, &body) {
-                if self.book.is_over.load(Ordering::Relaxed) {
-                    return;
-                }
-                relay += 1;
-                wait::pause(RETRY_PAUSE);
+impl Way {
+    /// The answer, if it is a success.
+    fn ask(
+        &mut self,
+        question: impl FnOnce(&mut Connection) -> io::Result<Answer>,
+    ) -> Option<Answer> {
+        let n_returns = self.book.n_returns.load(Ordering::Relaxed);
+        if n_returns > self.n_returns {
+            (self.n_returns, self.relay, self.connection) = (n_returns, self.first_relay, None);
+        }
+        let address = &self.addresses[self.relay % self.addresses.len()];
+        let open = match self.connection.take() {
+            Some(open) => Ok(open),
+            None => Connection::open_with_limit(address, self.patience),
+        };
+        let failure = match open.and_then(|mut open| Ok((question(&mut open)?, open))) {
+            Ok((answer, open)) if answer.is_success() => {
+                self.connection = Some(open);
+                return Some(answer);
             }
-            let acknowledged_at = Instant::now();
-            lock(&self.book.acknowledged).push(Acknowledged {
-                handle: target.handle,
-                id,
-                first_sent_at,
-                acknowledged_at,
-            });
-            if self.book.is_over.load(Ordering::Relaxed) {
+            Ok((answer, _)) => format!("{}: {}", answer.status, answer.body),
+            Err(error) => error.to_string(),
+        };
+        lock(&self.book.failures).push(failure);
+        self.relay += 1;
+        wait::pause(RETRY_PAUSE);
+        None
+    }
+}
+
+fn send(mut way: Way, targets: &[Target]) {
+    let first = targets.first().map_or(0, |target| target.handle);
+    for (number, target) in targets.iter().cycle().enumerate() {
+        let id = format!("{first}-{number}");
+        let body = format!(r#"{{"status":"SUCCESS","id":"{id}"}}"#);
+        let first_sent_at = Instant::now();
+        // The same signal until somebody says that it has it, as an agent does.
+        while way.ask(|connection| connection.put(&target.path_and_query, &body)).is_none() {
+            if way.book.is_over.load(Ordering::Relaxed) {
                 return;
             }
-            wait::pause(REST);
         }
-    }
-
-    fn put(
-        &self,
-        connection: &mut Option<Connection>,
-        relay: usize,
-        target: &Target,
-        body: &str,
-    ) -> bool {
-        let address = &self.addresses[relay % self.addresses.len()];
-        let open = match connection.take() {
-            Some(open) => Ok(open),
-            None => Connection::open_with_limit(address, ANSWER_LIMIT),
-        };
-        let Ok(mut open) = open else { return false };
-        match open.put(&target.path_and_query, body) {
-            Ok(answer) if answer.is_success() => {
-                *connection = Some(open);
-                true
-            }
-            _ => false,
+        let acknowledged_at = Instant::now();
+        lock(&way.book.acknowledged).push(Acknowledged {
+            handle: target.handle,
+            id,
+            first_sent_at,
+            acknowledged_at,
+        });
+        if way.book.is_over.load(Ordering::Relaxed) {
+            return;
         }
+        wait::pause(REST);
     }
 }
 
-/// Long-polls a handle, at the next relay when one is away.
-fn watch(book: &Book, addresses: &[String], number: usize, path: &str) {
-    let (mut relay, mut version) = (number, 0);
-    let mut connection = None;
-    while !book.is_over.load(Ordering::Relaxed) {
-        let address = &addresses[relay % addresses.len()];
-        let open = match connection.take() {
-            Some(open) => Ok(open),
-            None => Connection::open_with_limit(address, ANSWER_LIMIT),
-        };
-        let answer = open.and_then(|mut open| {
-            let answer = open.get(&format!("{path}&{WATCH}&version={version}"))?;
-            connection = Some(open);
-            Ok(answer)
-        });
-        let view = answer.ok().filter(|answer| answer.is_success());
-        let view = view.and_then(|answer| serde_json::from_str::<Value>(&answer.body).ok());
-        let Some(present) = view.and_then(|view| view["version"].as_u64()) else {
-            connection = None;
-            relay += 1;
-            wait::pause(RETRY_PAUSE);
-            continue;
-        };
+/// Long-polls a handle.
+fn watch(mut way: Way, watcher: usize, path: &str) {
+    let mut version = 0;
+    while !way.book.is_over.load(Ordering::Relaxed) {
+        let path = format!("{path}&{WATCH}&version={version}");
+        let Some(answer) = way.ask(|connection| connection.get(&path)) else { continue };
+        let view = serde_json::from_str::<Value>(&answer.body).ok();
+        let present = view.and_then(|view| view["version"].as_u64()).unwrap_or_default();
         if present > version {
             version = present;
-            lock(&book.seen).push(Seen { watcher: number, version, at: Instant::now() });
+            lock(&way.book.seen).push(Seen { watcher, version, at: Instant::now() });
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The scenes take turns: some of them are about time, and each has a cluster of its own.
 
+mod balancer;
 mod faults;
 mod heat;
 mod load;
@@ -9,6 +10,7 @@ mod moving;
 mod outage;
 mod secured;
 mod sharing;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -23,8 +25,10 @@ fn main() -> ExitCode {
         ),
         scene("sharing::urls_of_one_relay_are_good_at_all", sharing::urls),
         scene("sharing::a_long_poll_ends_behind_a_compacted_revision", sharing::compaction),
+        scene("sharing::relays_hear_of_one_another_after_etcd_was_restored", sharing::restored),
         scene("sharing::another_relay_sweeps_when_one_is_killed", sharing::sweeps),
         scene("faults::nothing_is_lost_or_doubled_whatever_dies", faults::whatever_dies),
+        scene("upgrade::nobody_notices_one_restart_after_the_other", upgrade::one_by_one),
         scene(
             "outage::without_etcd_the_gateway_passes_and_signals_are_refused",
             outage::without_etcd,

@@ -29,12 +29,10 @@ pub(crate) fn both_ways() -> Result<()> {
     let (old, new) = (TempDir::new()?, TempDir::new()?);
     let relay = Relay::start(old.path())?;
     let address = relay.address().to_owned();
-    let make = |count: usize| -> Result<Vec<Handle>> {
-        (0..count).map(|_| relay.create_handle(1000, Duration::from_secs(600))).collect()
-    };
-    let (old_handles, handles) = (make(N_OLD_HANDLES)?, make(N_HANDLES)?);
+    let (old_handles, handles) =
+        (relay.create_handles(N_OLD_HANDLES)?, relay.create_handles(N_HANDLES)?);
     fill(&address, &old_handles)?;
-    let load = Load::start(std::slice::from_ref(&address), &handles, &[], N_HANDLES)?;
+    let load = Load::start(std::slice::from_ref(&address), &handles, &[], N_HANDLES, LIMIT)?;
     load.gets_on()?;
 
     relay.kill()?;

@@ -130,6 +130,52 @@ pub(crate) fn compaction() -> Result<()> {
     Ok(())
 }
 
+/// etcd is given what a snapshot of it held, under relays that go on running and remember a later revision: they
+/// have to hear of one another again before it is there.
+pub(crate) fn restored() -> Result<()> {
+    let mut etcd = etcd()?;
+    let fleet = Fleet::start(&etcd, 2)?;
+    let (waiting, signalled) = (fleet.relay(0)?, fleet.relay(1)?);
+    let handle = waiting.create_handle(1000, Duration::from_secs(600))?;
+    let path = Target::new(0, &handle)?.path_and_query;
+    let poll_path = format!("{}&wait=50s&version=1", poll_path(&handle)?);
+    let snapshot = etcd.back_up()?;
+    let before = revision(&etcd)?;
+    for number in 0..60 {
+        let body = format!(r#"{{"id":"lost {number}"}}"#);
+        let put = Connection::open(signalled.address())?.put(&path, &body)?;
+        ensure!(put.is_success(), "{put:?}");
+    }
+    let after = revision(&etcd)?;
+    etcd.kill(0)?;
+    etcd.restore(&snapshot)?;
+    etcd.start_member(0)?;
+    wait::until("the relays to find etcd again", LIMIT, || {
+        let mut waiter = Connection::open(waiting.address())?;
+        let answer = waiter.get(&poll_path.replace("wait=50s", "wait=0s"))?;
+        Ok(answer.is_success().then_some(()))
+    })?;
+    let mut waiter = Connection::open_with_limit(waiting.address(), LIMIT)?;
+    let (woken, wake) = mpsc::channel();
+    let watcher = thread::spawn(move || -> Result<()> {
+        let answer = waiter.get(&poll_path)?;
+        woken.send(serde_json::from_str::<Value>(&answer.body)?)?;
+        Ok(())
+    });
+    wait::until("the long-poll to be held", LIMIT, || {
+        let metrics = reqwest::blocking::get(format!("{}/metrics", waiting.admin))?.text()?;
+        Ok(metrics.lines().any(|line| line == "heliograph_http_long_polls 1").then_some(()))
+    })?;
+    let put = Connection::open(signalled.address())?.put(&path, r#"{"id":"a"}"#)?;
+    ensure!(put.is_success(), "{put:?}");
+    let now = revision(&etcd)?;
+    ensure!((before..after).contains(&now), "at {now}, restored to {before}, had been at {after}");
+    // Well before it would end by itself.
+    let view = wake.recv_timeout(Duration::from_secs(30)).context("nobody was woken")?;
+    ensure!(view["version"] == 2, "woken to see {view}");
+    watcher.join().map_err(|_| anyhow!("the watcher panicked"))?
+}
+
 /// What etcd is at.
 fn revision(etcd: &Etcd) -> Result<i64> {
     let answer: Value = serde_json::from_str(&etcd.control(&["get", "nothing", "-w", "json"])?)?;
