@@ -97,18 +97,36 @@ impl Signal {
     /// Reads the body of a request. An empty body is `{}`: Heat means a success by it, yet fails
     /// over it when it comes by way of an object store.
     pub fn parse(body: &[u8]) -> Result<Signal, SignalError> {
-        if body.len() > MAX_SIGNAL_BYTES {
-            return Err(SignalError::TooLarge { length: body.len() });
+        check_length(body)?;
+        Signal::parse_again(body)
+    }
+
+    /// Reads what [`to_json`](Signal::to_json) made of a body that was taken. That says the status and has
+    /// quotes around the id, so it may be longer than any body that is taken.
+    pub fn parse_again(json: &[u8]) -> Result<Signal, SignalError> {
+        match read_members(json)? {
+            Some(Members(members)) => Signal::from_members(members),
+            None => Ok(Signal::new(Status::Success)),
         }
-        if body.trim_ascii().is_empty() {
-            return Ok(Signal::new(Status::Success));
-        }
-        let Members(members) =
-            serde_json::from_slice(body).map_err(|error| match error.classify() {
-                serde_json::error::Category::Data => SignalError::NotObject,
-                _ => SignalError::NotJson { line: error.line(), column: error.column() },
-            })?;
-        Signal::from_members(members)
+    }
+
+    /// Reads the body of a request that Heat will read in its turn, and returns beside the signal what Heat is
+    /// to be given in the body's place; nothing if it reads the same in the body itself. It does not in an
+    /// empty body, and not in CloudFormation's spelling. Nor where a member is `null`, which says here what
+    /// its absence says: Heat fills in what is absent, while a `null` stays, so that all ids that are `null`
+    /// are one id, `None`, and a failure whose reason is `null` fails in joining the reasons.
+    pub fn parse_for_heat(body: &[u8]) -> Result<(Signal, Option<String>), SignalError> {
+        check_length(body)?;
+        let members = read_members(body)?;
+        let is_heats = members.as_ref().is_some_and(|Members(members)| {
+            members.iter().all(|(key, raw)| HEAT.index(key).is_some() && raw.get() != "null")
+        });
+        let signal = match members {
+            Some(Members(members)) => Signal::from_members(members)?,
+            None => Signal::new(Status::Success),
+        };
+        let rewritten = (!is_heats).then(|| signal.to_json());
+        Ok((signal, rewritten))
     }
 
     fn from_members(members: Vec<(String, Box<RawValue>)>) -> Result<Signal, SignalError> {
@@ -192,6 +210,24 @@ impl Spelling {
     fn index(&self, key: &str) -> Option<usize> {
         self.keys.iter().position(|known| *known == key)
     }
+}
+
+fn check_length(body: &[u8]) -> Result<(), SignalError> {
+    match body.len() {
+        length if length > MAX_SIGNAL_BYTES => Err(SignalError::TooLarge { length }),
+        _ => Ok(()),
+    }
+}
+
+/// The members of a body; nothing if it is empty.
+fn read_members(body: &[u8]) -> Result<Option<Members>, SignalError> {
+    if body.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice(body).map(Some).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => SignalError::NotObject,
+        _ => SignalError::NotJson { line: error.line(), column: error.column() },
+    })
 }
 
 fn parse_status(raw: &RawValue) -> Result<Status, SignalError> {
@@ -361,6 +397,44 @@ mod tests {
     }
 
     #[test]
+    fn heat_is_given_what_it_reads_as_it_is_read_here() {
+        for (body, expect) in [
+            ("{}", None),
+            (" { }\n", None),
+            (r#"{"status":"FAILURE","reason":"","id":"","data":{"a":null}}"#, None),
+            (r#"{"id":7,"data":[null]}"#, None),
+            (r#"{"id":"null","reason":"null"}"#, None),
+            (r#"{"\u0069d":"a"}"#, None),
+            ("", Some(r#"{"status":"SUCCESS"}"#)),
+            (" \n", Some(r#"{"status":"SUCCESS"}"#)),
+            (r#"{"id":null}"#, Some(r#"{"status":"SUCCESS"}"#)),
+            (r#"{"\u0069d": null }"#, Some(r#"{"status":"SUCCESS"}"#)),
+            (
+                r#"{"status":"FAILURE","id":7,"reason":null}"#,
+                Some(r#"{"status":"FAILURE","id":"7"}"#),
+            ),
+            (
+                r#"{"data":{"a": null},"id":"x","reason":null}"#,
+                Some(r#"{"status":"SUCCESS","id":"x","data":{"a": null}}"#),
+            ),
+            (r#"{"data":null,"id":"x"}"#, Some(r#"{"status":"SUCCESS","id":"x"}"#)),
+            (
+                r#"{"Status":"FAILURE","Reason":null,"UniqueId":null,"Data":null}"#,
+                Some(r#"{"status":"FAILURE"}"#),
+            ),
+            (
+                r#"{"\u0053tatus":"SUCCESS","Reason":"r","UniqueId":"1","Data":"d"}"#,
+                Some(r#"{"status":"SUCCESS","reason":"r","id":"1","data":"d"}"#),
+            ),
+        ] {
+            let (signal, given) = Signal::parse_for_heat(body.as_bytes()).expect("a signal");
+            assert_eq!(given.as_deref(), expect, "{body}");
+            assert_eq!(Ok(signal), Signal::parse(body.as_bytes()), "{body}");
+        }
+        assert_eq!(Signal::parse_for_heat(br#"{"status":null}"#), Err(SignalError::BadStatus));
+    }
+
+    #[test]
     fn bodies_that_would_fail_a_stack_are_refused() {
         let deep = format!(r#"{{"data":{}{}}}"#, "[".repeat(200), "]".repeat(200));
         let long_id = format!(r#"{{"id":"{}"}}"#, "x".repeat(MAX_ID_BYTES + 1));
@@ -402,8 +476,14 @@ mod tests {
             body.push_str(r#""}"#);
             body
         };
-        assert!(Signal::parse(body_of(MAX_SIGNAL_BYTES).as_bytes()).is_ok());
-        check(body_of(MAX_SIGNAL_BYTES + 1).as_bytes(), "signal_too_large");
+        let largest = Signal::parse(body_of(MAX_SIGNAL_BYTES).as_bytes()).expect("it is taken");
+        let too_large = body_of(MAX_SIGNAL_BYTES + 1);
+        check(too_large.as_bytes(), "signal_too_large");
+        assert!(Signal::parse_for_heat(too_large.as_bytes()).is_err());
+        // What was taken is read again, although it has become longer.
+        let json = largest.to_json();
+        assert!(json.len() > MAX_SIGNAL_BYTES);
+        assert_eq!(Signal::parse_again(json.as_bytes()), Ok(largest));
     }
 
     #[test]

@@ -63,10 +63,13 @@ pub(crate) fn judge(body: &Bytes, expected: Expected, id: &str) -> Result<Bytes,
         }
     }
     let signal = Signal::parse(body).map_err(bad_signal)?;
-    if signal.id.is_some() {
+    // Heat keeps it, and of a failure it then joins the reasons.
+    let has_null_reason = members.get("reason").is_some_and(|reason| reason.get() == "null");
+    if signal.id.is_some() && !has_null_reason {
         return Ok(body.clone());
     }
-    let signal = Signal { id: Some(id.to_owned()), ..signal };
+    let id = signal.id.clone().unwrap_or_else(|| id.to_owned());
+    let signal = Signal { id: Some(id), ..signal };
     Ok(signal.to_json().into())
 }
 
@@ -113,6 +116,9 @@ mod tests {
             (r#"{"Status":"SUCCESS","Reason":"r","UniqueId":"1","Data":"d"}"#, "as it is"),
             (r#"{"status":"FAILURE"}"#, r#"{"status":"FAILURE","id":"f-1"}"#),
             (r#"{"data":1.50}"#, r#"{"status":"SUCCESS","id":"f-1","data":1.50}"#),
+            (r#"{"id":null}"#, r#"{"status":"SUCCESS","id":"f-1"}"#),
+            (r#"{"id":"1","data":null}"#, "as it is"),
+            (r#"{"status":"FAILURE","id":"1","reason":null}"#, r#"{"status":"FAILURE","id":"1"}"#),
             (r#"{"status":"success"}"#, "signal_bad_status"),
             (r#"{"STATUS":"SUCCESS"}"#, "signal_unknown_key"),
             (r#"{"status":"SUCCESS","reson":"x"}"#, "signal_unknown_key"),

@@ -50,6 +50,16 @@ async fn a_handle_is_signalled_until_it_is_complete() {
 }
 
 #[tokio::test]
+async fn the_largest_signal_that_is_taken_can_be_read() {
+    let bench = Bench::new();
+    let id = bench.native(1, 60).await;
+    let around = r#"{"data":""}"#.len();
+    let body = format!(r#"{{"data":"{}"}}"#, "x".repeat(MAX_SIGNAL_BYTES - around));
+    assert_eq!(bench.tell(&id, &body).await, Receipt::Stored);
+    assert_eq!(bench.view(&id).await, "complete 2 Signal 1 received");
+}
+
+#[tokio::test]
 async fn a_handle_whose_time_is_over_says_so_and_grows_by_one_version() {
     let bench = Bench::new();
     let id = bench.native(2, 60).await;
