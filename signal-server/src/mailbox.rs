@@ -32,6 +32,7 @@ mod methods;
 
 mod account;
 mod container;
+mod deleted;
 mod handle;
 mod listing;
 mod object;
@@ -58,6 +59,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use signal_protocol::handle::{HandleId, HandleState};
 use signal_protocol::path::{AccountName, ContainerName, ObjectName};
+
+pub use crate::mailbox::sweep::SweepReport;
 
 use crate::clock::Clock;
 use crate::mailbox::decoded::DecodedRecords;
@@ -340,23 +343,6 @@ pub enum Receipt {
     Stored,
     /// The same signal had been received before; nothing was changed.
     Repeated,
-}
-
-/// What one call of [`Mailboxes::sweep`] did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SweepReport {
-    /// Records looked at.
-    pub n_examined: usize,
-    /// Pending signals that nobody came for.
-    pub n_signals: u64,
-    /// Mailboxes below a container that nobody used any more.
-    pub n_mailboxes: usize,
-    /// Native handles whose time and retention were over.
-    pub n_handles: usize,
-    /// Empty containers.
-    pub n_containers: usize,
-    /// Whether this call reached the end, so that the next one begins anew.
-    pub finished_round: bool,
 }
 
 impl SigningKey {

@@ -14,6 +14,14 @@ use crate::mailbox::{
 };
 use crate::store::{Batch, CommitError, Expect, Key, KeyKind};
 
+/// What lies in the containers of an account.
+#[derive(Debug, Clone, Copy, Default)]
+struct AccountCounts {
+    n_hidden_containers: u64,
+    n_objects: u64,
+    n_bytes: u64,
+}
+
 impl Shared {
     pub(crate) async fn account(
         self: &Arc<Self>,
@@ -41,12 +49,12 @@ impl Shared {
         account: &AccountName,
         record: AccountRecord,
     ) -> Result<Account, MailboxError> {
-        let (n_objects, n_bytes) = self.count_account(account).await?;
+        let counts = self.count_account(account).await?;
         Ok(Account {
             keys: record.keys,
-            n_containers: record.n_containers,
-            n_objects,
-            n_bytes,
+            n_containers: record.n_containers.saturating_sub(counts.n_hidden_containers),
+            n_objects: counts.n_objects,
+            n_bytes: counts.n_bytes,
             created_at: record.created_at,
         })
     }
@@ -160,16 +168,18 @@ impl Shared {
         Ok(Some((bytes, record)))
     }
 
-    async fn count_account(&self, account: &AccountName) -> Result<(u64, u64), MailboxError> {
-        let (mut n_objects, mut n_bytes) = (0, 0);
+    async fn count_account(&self, account: &AccountName) -> Result<AccountCounts, MailboxError> {
+        let mut sum = AccountCounts::default();
         let containers = self.scan(&key::containers(account), None, MAX_COUNTED_CONTAINERS).await?;
         for (_, bytes) in containers {
             let record: ContainerRecord = decode(KeyKind::Container, &bytes)?;
             let counts = self.count_container(record.number).await?;
-            n_objects += counts.n_objects;
-            n_bytes += counts.n_bytes;
+            let is_hidden = record.deletion.is_some() && counts.n_objects == 0;
+            sum.n_hidden_containers += u64::from(is_hidden);
+            sum.n_objects += counts.n_objects;
+            sum.n_bytes += counts.n_bytes;
         }
-        Ok((n_objects, n_bytes))
+        Ok(sum)
     }
 
     pub(crate) async fn get(&self, key: &Key) -> Result<Option<Bytes>, MailboxError> {

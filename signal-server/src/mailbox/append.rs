@@ -231,6 +231,7 @@ impl Shared {
         batch.expect(Expect::Value(container_key.clone(), bytes));
         if record.removing {
             record.removing = false;
+            record.removal = None;
             batch.put(container_key.clone(), encode(&record));
         }
     }

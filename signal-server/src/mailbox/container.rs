@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use signal_protocol::path::AccountName;
 
-use crate::mailbox::account::{put_account, put_or_forget_account};
+use crate::mailbox::account::put_account;
 use crate::mailbox::error::MailboxError;
 use crate::mailbox::limits::{
     MAX_COMMIT_ATTEMPTS, MAX_EXPECTED, MAX_EXPECTED_NAME_BYTES, MAX_LISTING_ENTRIES,
@@ -24,8 +24,12 @@ pub(crate) const PAGE: usize = 1_000;
 /// What lies in a container.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counts {
+    /// Pending signals and plain objects.
     pub(crate) n_objects: u64,
     pub(crate) n_bytes: u64,
+    pub(crate) n_handles: u64,
+    /// Those of them that were never signalled.
+    pub(crate) n_unused_handles: u64,
 }
 
 impl Shared {
@@ -46,7 +50,10 @@ impl Shared {
             for _ in 0..MAX_COMMIT_ATTEMPTS {
                 let (batch, creation) = match shared.container_record(&address).await? {
                     Some((bytes, record)) => match record.with(&update) {
-                        Some(changed) => (replace(&address, bytes, &changed), Creation::Existed),
+                        Some(changed) => {
+                            let creation = shared.creation_of(&record).await?;
+                            (replace(&address, bytes, &changed), creation)
+                        }
                         None => return Ok(Creation::Existed),
                     },
                     None => (shared.new_container(&address, &update).await?, Creation::Created),
@@ -60,6 +67,13 @@ impl Shared {
             Err(contended())
         })
         .await
+    }
+
+    async fn creation_of(&self, present: &ContainerRecord) -> Result<Creation, MailboxError> {
+        match self.is_hidden(present).await? {
+            true => Ok(Creation::Created),
+            false => Ok(Creation::Existed),
+        }
     }
 
     pub(crate) async fn update_container(
@@ -91,6 +105,8 @@ impl Shared {
             expected: Vec::new(),
             created_at: self.clock.now(),
             removing: false,
+            removal: None,
+            deletion: None,
         };
         let record = empty.with(update).unwrap_or(empty);
         batch.expect(Expect::Absent(key::container(address)));
@@ -118,10 +134,16 @@ impl Shared {
         &self,
         address: &ContainerAddress,
     ) -> Result<(Bytes, ContainerRecord), MailboxError> {
-        self.container_record(address).await?.ok_or(MailboxError::ContainerNotFound)
+        let found = self.container_record(address).await?;
+        let (bytes, record) = found.ok_or(MailboxError::ContainerNotFound)?;
+        match self.is_hidden(&record).await? {
+            true => Err(MailboxError::ContainerNotFound),
+            false => Ok((bytes, record)),
+        }
     }
 
-    async fn container_record(
+    /// A container, even one that is [hidden](Shared::is_hidden).
+    pub(crate) async fn container_record(
         &self,
         address: &ContainerAddress,
     ) -> Result<Option<(Bytes, ContainerRecord)>, MailboxError> {
@@ -130,59 +152,6 @@ impl Shared {
         };
         let record = decode(KeyKind::Container, &bytes)?;
         Ok(Some((bytes, record)))
-    }
-
-    /// Removes an empty container in three steps: mark it, look whether it is empty, remove it if the
-    /// mark is still there. Whoever adds something either did so before the mark, and is seen, or has to
-    /// take the mark away. A mark that is left behind by a crash does no harm.
-    pub(crate) async fn delete_container(
-        self: &Arc<Self>,
-        address: &ContainerAddress,
-    ) -> Result<(), MailboxError> {
-        let (shared, address) = (Arc::clone(self), address.clone());
-        self.in_turn(key::account(&address.account), async move {
-            for _ in 0..MAX_COMMIT_ATTEMPTS {
-                match shared.try_delete_container(&address).await? {
-                    Ok(()) => return Ok(()),
-                    Err(CommitError::Conflict { .. }) => {}
-                    Err(error) => return Err(MailboxError::Write(error)),
-                }
-            }
-            Err(contended())
-        })
-        .await
-    }
-
-    async fn try_delete_container(
-        &self,
-        address: &ContainerAddress,
-    ) -> Result<Result<(), CommitError>, MailboxError> {
-        let container_key = key::container(address);
-        let (bytes, mut record) = self.existing_container(address).await?;
-        if self.count_container(record.number).await?.n_objects > 0 {
-            return Err(MailboxError::ContainerNotEmpty);
-        }
-        record.removing = true;
-        let marked = encode(&record);
-        if bytes != marked {
-            let mut batch = Batch::new();
-            batch.expect(Expect::Value(container_key.clone(), bytes));
-            batch.put(container_key.clone(), marked.clone());
-            if let Err(error) = self.store.commit(batch).await {
-                return Ok(Err(error));
-            }
-        }
-        if self.count_container(record.number).await?.n_objects > 0 {
-            return Err(MailboxError::ContainerNotEmpty);
-        }
-        let mut batch = Batch::new();
-        let mut account = self.expect_account(&address.account, &mut batch).await?;
-        account.n_containers = account.n_containers.saturating_sub(1);
-        put_or_forget_account(&address.account, &mut account, &mut batch);
-        batch.expect(Expect::Value(container_key.clone(), marked));
-        batch.delete(container_key);
-        batch.put(key::garbage(record.number), Bytes::new());
-        Ok(self.store.commit(batch).await)
     }
 
     pub(crate) async fn list_containers(
@@ -217,6 +186,9 @@ impl Shared {
                 }
                 let record: ContainerRecord = decode(KeyKind::Container, &bytes)?;
                 let counts = self.count_container(record.number).await?;
+                if record.deletion.is_some() && counts.n_objects == 0 {
+                    continue;
+                }
                 entries.push(ContainerEntry {
                     name,
                     n_objects: counts.n_objects,
@@ -259,14 +231,20 @@ impl Counts {
         let head: HeadRecord = decode(kind, bytes)?;
         self.n_objects += head.n_pending;
         self.n_bytes += head.n_bytes;
+        self.n_handles += 1;
+        self.n_unused_handles += u64::from(head.next_signal == 1);
         Ok(())
+    }
+
+    pub(crate) fn is_bare(&self) -> bool {
+        self.n_objects == 0 && self.n_handles == 0
     }
 }
 
 impl ContainerRecord {
-    /// The record as the update wants it; nothing if it is so already.
+    /// The record as the update wants it, not deleted; nothing if it is so already.
     fn with(&self, update: &ContainerUpdate) -> Option<ContainerRecord> {
-        let mut changed = self.clone();
+        let mut changed = ContainerRecord { deletion: None, ..self.clone() };
         if let Some(location) = &update.versions_location {
             changed.versions_location = Some(location.clone()).filter(|text| !text.is_empty());
         }
@@ -274,7 +252,8 @@ impl ContainerRecord {
         if let Some(expected) = &update.expected {
             changed.expected.clone_from(expected);
         }
-        let is_same = changed.versions_location == self.versions_location
+        let is_same = self.deletion.is_none()
+            && changed.versions_location == self.versions_location
             && changed.keys == self.keys
             && changed.expected == self.expected;
         (!is_same).then_some(changed)
@@ -302,13 +281,13 @@ impl ContainerUpdate {
     }
 }
 
-fn replace(address: &ContainerAddress, before: Bytes, after: &ContainerRecord) -> Batch {
+pub(crate) fn replace(address: &ContainerAddress, before: Bytes, after: &ContainerRecord) -> Batch {
     let mut batch = Batch::new();
     batch.expect(Expect::Value(key::container(address), before));
     batch.put(key::container(address), encode(after));
     batch
 }
 
-fn contended() -> MailboxError {
+pub(crate) fn contended() -> MailboxError {
     MailboxError::Contended { kind: KeyKind::Container, attempts: MAX_COMMIT_ATTEMPTS }
 }

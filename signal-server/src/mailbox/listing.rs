@@ -21,7 +21,7 @@ impl Shared {
         address: &ContainerAddress,
         query: &ListingQuery,
     ) -> Result<Vec<ListingEntry>, MailboxError> {
-        let (_, container) = self.existing_container(address).await?;
+        let container = self.asked_container(address).await?;
         let mut page = Page::new(query);
         self.collect_plain(container.number, &mut page).await?;
         self.collect_mailboxes(container.number, &mut page).await?;

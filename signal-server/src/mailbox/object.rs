@@ -11,7 +11,7 @@ use crate::mailbox::append::{Append, AppendTarget, Stored};
 use crate::mailbox::error::MailboxError;
 use crate::mailbox::limits::{MAX_COMMIT_ATTEMPTS, MAX_CONTENT_TYPE_BYTES, PLACEHOLDER};
 use crate::mailbox::record::{
-    BodyPlace, ContainerRecord, HeadRecord, Number, ObjectRecord, decode, decode_object, encode,
+    BodyPlace, HeadRecord, Number, ObjectRecord, decode, decode_object, encode,
 };
 use crate::mailbox::{
     NewObject, Object, ObjectAddress, ObjectInfo, PutOutcome, PutReceipt, Shared, key,
@@ -123,7 +123,9 @@ impl Shared {
             });
         }
         let info = new.to_record(self.clock.now()).info;
-        let (_, container) = self.existing_container(&address.container).await?;
+        // Heat makes the container before, and the deletion of another handle may have hidden it since.
+        let found = self.container_record(&address.container).await?;
+        let (_, container) = found.ok_or(MailboxError::ContainerNotFound)?;
         let name = address.object.as_str();
         let head_key = key::in_container(KeyKind::Mailbox, container.number, name);
         let plain_key = key::in_container(KeyKind::Object, container.number, name);
@@ -131,16 +133,31 @@ impl Shared {
         // In the turn of the plain object, as every change of what this name stands for.
         self.in_turn(plain_key.clone(), async move {
             for _ in 0..MAX_COMMIT_ATTEMPTS {
-                if shared.get(&head_key).await?.is_some() {
-                    return Ok(info);
-                }
                 let mut batch = Batch::new();
-                shared.expect_same_container(&address, container.number, &mut batch).await?;
-                shared.replace_plain(&plain_key, &mut batch).await?;
-                batch.delete(plain_key.clone());
+                let was_deleted =
+                    shared.expect_shown_container(&address, container.number, &mut batch).await?;
                 let head = HeadRecord::new(Number::random(), shared.clock.now());
-                batch.expect(Expect::Absent(head_key.clone()));
-                batch.put(head_key.clone(), encode(&head));
+                match shared.get(&head_key).await? {
+                    Some(before) => {
+                        let old: HeadRecord = decode(KeyKind::Mailbox, &before)?;
+                        let is_over = old.next_signal > 1 && old.n_pending == 0;
+                        if !was_deleted && !is_over {
+                            return Ok(info);
+                        }
+                        batch.expect(Expect::Value(head_key.clone(), before));
+                        if is_over {
+                            // Made anew, it knows none of the ids that it had.
+                            batch.put(head_key.clone(), encode(&head));
+                            batch.put(key::garbage(old.number), Bytes::new());
+                        }
+                    }
+                    None => {
+                        shared.replace_plain(&plain_key, &mut batch).await?;
+                        batch.delete(plain_key.clone());
+                        batch.expect(Expect::Absent(head_key.clone()));
+                        batch.put(head_key.clone(), encode(&head));
+                    }
+                }
                 match shared.store.commit(batch).await {
                     Ok(()) => return Ok(info),
                     Err(CommitError::Conflict { .. }) => {}
@@ -219,8 +236,10 @@ impl Shared {
     /// What the name stands for: a plain object before a signal, which it can only meet if the plain
     /// object was there first.
     async fn target(&self, address: &ObjectAddress) -> Result<Option<Target>, MailboxError> {
-        let (_, container): (_, ContainerRecord) =
-            self.existing_container(&address.container).await?;
+        // That of a hidden container, too: a signal that is removed again, because the first answer was lost,
+        // may have been the last one.
+        let found = self.container_record(&address.container).await?;
+        let (_, container) = found.ok_or(MailboxError::ContainerNotFound)?;
         let name = address.object.as_str();
         let plain_key = key::in_container(KeyKind::Object, container.number, name);
         if self.get(&plain_key).await?.is_some() {
@@ -280,9 +299,9 @@ impl NewObject {
 
     /// The body as a signal, in the form that Heat reads.
     fn to_append(&self) -> Result<Append, MailboxError> {
-        let signal = Signal::parse(&self.body).map_err(MailboxError::BadSignal)?;
-        let body =
-            if is_in_heats_form(&self.body) { self.body.clone() } else { signal.to_json().into() };
+        let (signal, rewritten) =
+            Signal::parse_for_heat(&self.body).map_err(MailboxError::BadSignal)?;
+        let body = rewritten.map_or_else(|| self.body.clone(), Bytes::from);
         Ok(Append { id: signal.id, content_type: self.content_type(), etag: md5_hex(&body), body })
     }
 }
@@ -296,18 +315,6 @@ impl PutReceipt {
 impl ObjectRecord {
     fn into_object(self, body: Bytes) -> Object {
         Object { info: self.info, body }
-    }
-}
-
-/// Whether a body that has been found to be a signal can be handed to Heat as it is. An empty one
-/// cannot, nor one in the CloudFormation form; that one's keys begin with capital letters, and whoever
-/// writes a key with escapes has it rewritten.
-fn is_in_heats_form(signal: &[u8]) -> bool {
-    let mut bytes = signal.iter().skip_while(|byte| **byte != b'{').skip(1);
-    match bytes.find(|byte| !byte.is_ascii_whitespace()) {
-        Some(b'}') => true,
-        Some(b'"') => bytes.next().is_some_and(u8::is_ascii_lowercase),
-        _ => false,
     }
 }
 

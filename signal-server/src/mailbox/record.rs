@@ -58,6 +58,10 @@ pub(crate) struct Number(pub(crate) [u8; 16]);
 
 impl Number {
     pub(crate) fn random() -> Self {
+        #[cfg(test)]
+        if let Some(number) = drawn::next() {
+            return number;
+        }
         Number(rand::random())
     }
 }
@@ -108,6 +112,20 @@ pub(crate) struct ContainerRecord {
     /// container meanwhile takes this mark away, which makes the removal begin again.
     #[serde(default)]
     pub(crate) removing: bool,
+    /// Who has set this mark: one that was taken away and set again by another removal is another mark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) removal: Option<Number>,
+    /// Set when the container was deleted and somebody may still wait for a handle in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) deletion: Option<Deletion>,
+}
+
+/// The deletion of a container that has handles.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Deletion {
+    pub(crate) at: Timestamp,
+    /// When somebody asked what is in it, about.
+    pub(crate) asked_at: Timestamp,
 }
 
 /// The head of a mailbox: what must be known to add a signal.
@@ -337,6 +355,34 @@ pub(crate) fn read_mark(mark: &[u8]) -> Option<(String, Timestamp)> {
     let (time, id) = mark.get(MARK_CONTENT_BYTES..)?.split_first_chunk::<8>()?;
     let time = Timestamp::from_microsecond(i64::from_le_bytes(*time)).ok()?;
     Some((String::from_utf8_lossy(id).into_owned(), time))
+}
+
+/// Numbers of a history that is to be the same each time that it is played: records are walked over in their
+/// order.
+#[cfg(test)]
+mod drawn {
+    use std::cell::RefCell;
+
+    use rand::rngs::StdRng;
+    use rand::{Rng as _, SeedableRng as _};
+
+    use crate::mailbox::Mailboxes;
+    use crate::mailbox::record::Number;
+
+    thread_local! {
+        static DICE: RefCell<Option<StdRng>> = const { RefCell::new(None) };
+    }
+
+    impl Mailboxes {
+        /// From now on, in this thread.
+        pub(crate) fn draw_numbers_from(seed: u64) {
+            DICE.set(Some(StdRng::seed_from_u64(seed)));
+        }
+    }
+
+    pub(super) fn next() -> Option<Number> {
+        DICE.with_borrow_mut(|dice| dice.as_mut().map(|dice| Number(dice.random())))
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Removes what nobody came for, a bounded number of records at a time.
 //!
 //! The sweep walks over all records of a few kinds, always in the same order, and remembers where it
-//! stopped. There is no index by time to keep: at the default pace a hundred thousand mailboxes are
-//! looked at within minutes, and nothing here is in a hurry. Of several relays on one store one does it at
-//! a time; should two meet all the same, each change is conditional, so the second one finds it done.
+//! stopped. There is no index by time to keep: a hundred thousand mailboxes are looked at within seconds, and
+//! nothing here is in a hurry. Of several relays on one store one does it at a time; should two meet all the
+//! same, each change is conditional, so the second one finds it done.
 //!
 //! | kind | removed when |
 //! |---|---|
@@ -11,7 +11,7 @@
 //! | pending signals | their mailbox has not been used for `signal_retention` |
 //! | mailbox without signals | not used for `mailbox_retention` |
 //! | native handle | its time was over `handle_retention` ago |
-//! | container | made `container_retention` ago, and neither a mailbox nor a plain object is in it |
+//! | container | made `container_retention` ago, and neither a mailbox nor a plain object is in it; or deleted, see `deleted` |
 //!
 //! Plain objects are never removed: Heat reads the metadata of a server for as long as the server lives.
 
@@ -25,7 +25,7 @@ use crate::mailbox::error::MailboxError;
 use crate::mailbox::handle::later;
 use crate::mailbox::limits::MAX_SWEPT_RECORDS;
 use crate::mailbox::record::{ContainerRecord, HandleRecord, HeadRecord, Number, decode};
-use crate::mailbox::{Shared, SweepReport, key};
+use crate::mailbox::{Shared, key};
 use crate::store::{Batch, CommitError, Expect, Key, KeyKind};
 
 /// The kinds that the sweep walks over, in this order. Containers come last, so that one whose last
@@ -38,6 +38,33 @@ const SIGNALS_PER_COMMIT: usize = 60;
 
 /// Records that are removed by one commit.
 const RECORDS_PER_COMMIT: usize = 60;
+
+/// What one call of [`Mailboxes::sweep`](crate::mailbox::Mailboxes::sweep) did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SweepReport {
+    /// Records looked at.
+    pub n_examined: usize,
+    /// Pending signals that nobody came for.
+    pub n_signals: u64,
+    /// Mailboxes below a container that nobody used any more.
+    pub n_mailboxes: usize,
+    /// Native handles whose time and retention were over.
+    pub n_handles: usize,
+    /// Empty containers.
+    pub n_containers: usize,
+    /// What was deleted before, and whose parts are gone now.
+    pub n_garbage: usize,
+    /// Whether this call reached the end, so that the next one begins anew.
+    pub finished_round: bool,
+}
+
+impl SweepReport {
+    /// Whether anything was removed.
+    pub fn has_removed(&self) -> bool {
+        let n_records = self.n_mailboxes + self.n_handles + self.n_containers + self.n_garbage;
+        n_records > 0 || self.n_signals > 0
+    }
+}
 
 /// Where the last sweep stopped.
 #[derive(Debug, Default)]
@@ -92,7 +119,7 @@ impl Shared {
         report: &mut SweepReport,
     ) -> Result<(), MailboxError> {
         match record_key.kind() {
-            KeyKind::Garbage => self.sweep_garbage(record_key).await,
+            KeyKind::Garbage => self.sweep_garbage(record_key, report).await,
             KeyKind::Mailbox => self.sweep_mailbox(record_key, bytes, now, report).await,
             KeyKind::Handle => self.sweep_handle(record_key, bytes, now, report).await,
             KeyKind::Container => self.sweep_container(record_key, bytes, now, report).await,
@@ -101,7 +128,11 @@ impl Shared {
     }
 
     /// Removes everything that lies under a number, then the note.
-    async fn sweep_garbage(&self, note: &Key) -> Result<(), MailboxError> {
+    async fn sweep_garbage(
+        &self,
+        note: &Key,
+        report: &mut SweepReport,
+    ) -> Result<(), MailboxError> {
         let Some(number) = key::number_after(note, &Key::new(KeyKind::Garbage, &[])) else {
             return Err(MailboxError::BadRecord { kind: KeyKind::Garbage });
         };
@@ -110,7 +141,9 @@ impl Shared {
         }
         let mut batch = Batch::new();
         batch.delete(note.clone());
-        self.store.commit(batch).await.map_err(MailboxError::Write)
+        self.store.commit(batch).await.map_err(MailboxError::Write)?;
+        report.n_garbage += 1;
+        Ok(())
     }
 
     async fn remove_under(&self, kind: KeyKind, number: Number) -> Result<(), MailboxError> {
@@ -229,23 +262,15 @@ impl Shared {
         report: &mut SweepReport,
     ) -> Result<(), MailboxError> {
         let record: ContainerRecord = decode(KeyKind::Container, bytes)?;
-        if now <= later(record.created_at, self.limits.container_retention) {
+        let is_old = now > later(record.created_at, self.limits.container_retention);
+        if !is_old && record.deletion.is_none() {
             return Ok(());
-        }
-        for kind in [KeyKind::Mailbox, KeyKind::Object] {
-            let prefix = key::under(kind, record.number);
-            if !self.scan(&prefix, None, 1).await?.is_empty() {
-                return Ok(());
-            }
         }
         let Some(address) = key::parse_container(container_key) else {
             return Err(MailboxError::BadRecord { kind: KeyKind::Container });
         };
-        match self.delete_container(&address).await {
-            Ok(()) => report.n_containers += 1,
-            Err(MailboxError::ContainerNotFound | MailboxError::ContainerNotEmpty) => {}
-            Err(error) => return Err(error),
-        }
+        let is_removed = self.remove_unused_container(&address, now).await?;
+        report.n_containers += usize::from(is_removed);
         Ok(())
     }
 }

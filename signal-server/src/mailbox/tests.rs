@@ -1,6 +1,7 @@
 //! The domain over the store in memory, with a clock that the test moves.
 
 mod concurrency;
+mod deleted;
 mod expiry;
 mod handles;
 mod leftovers;
@@ -68,6 +69,7 @@ impl Bench {
             total.n_mailboxes += report.n_mailboxes;
             total.n_handles += report.n_handles;
             total.n_containers += report.n_containers;
+            total.n_garbage += report.n_garbage;
             total.finished_round = report.finished_round;
         }
         total

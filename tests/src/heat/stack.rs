@@ -93,6 +93,25 @@ impl Stack {
         Ok(())
     }
 
+    /// Gives the stack another template, which Heat then changes it to.
+    pub fn update(&self, template: &str) -> Result<()> {
+        let body = json!({"template": template, "timeout_mins": 30});
+        let response = self.user.ask(Method::PUT, &self.path(), Some(&body))?;
+        let (status, text) = (response.status(), response.text()?);
+        ensure!(status == 202, "Heat refused to update {} with {status}: {text}", self.name);
+        Ok(())
+    }
+
+    /// Waits for a good end of an update.
+    pub fn updated(&self, limit: Duration) -> Result<()> {
+        let status = wait::until(&format!("the update of {}", self.name), limit, || {
+            let status = self.status()?;
+            Ok((status.word != "UPDATE_IN_PROGRESS").then_some(status))
+        })?;
+        ensure!(status.word == "UPDATE_COMPLETE", "{} is {status:?}", self.name);
+        Ok(())
+    }
+
     /// Waits until Heat is at a resource, such as a wait condition that begins to wait.
     pub fn reached(&self, resource: &str) -> Result<()> {
         let what = format!("{} to reach {resource}", self.name);

@@ -33,7 +33,7 @@ const BAD: &[(&str, &[u8])] = &[
 fn bad_and_good(stage: &Stage) -> Result<()> {
     let _turn = stage.together();
     let user = stage.cloud()?.lab.user("demo")?;
-    let template = wait_condition("TEMP_URL_SIGNAL", 5, Duration::from_secs(600));
+    let template = wait_condition("TEMP_URL_SIGNAL", 7, Duration::from_secs(600));
     let stack = user.create_stack("bodies", &template, &json!({}))?;
     stack.reached("wait")?;
     let url = stack.alarm_url("signal")?;
@@ -50,6 +50,9 @@ fn bad_and_good(stage: &Stage) -> Result<()> {
     let good = [
         // Heat itself fails on an empty body; it means success.
         String::new(),
+        // To Heat all ids that are null would be one.
+        json!({"id": null, "reason": null}).to_string(),
+        json!({"id": null, "reason": null}).to_string(),
         json!({"id": "unicode", "reason": "日本 \u{0} 🐳", "data": {"ü": "ß"}}).to_string(),
         json!({"id": "big", "data": big}).to_string(),
         // The same id twice, once as a number: counted once, and the later data stays.
@@ -63,7 +66,10 @@ fn bad_and_good(stage: &Stage) -> Result<()> {
         ensure!(status == 201, "{shown} was answered with {status}: {answer}");
     }
     stack.completed(END_LIMIT)?;
-    let expected = json!({"1": null, "unicode": {"ü": "ß"}, "big": big, "7": "second", "cfn": "d"});
+    let expected = json!({
+        "1": null, "2": null, "3": null,
+        "unicode": {"ü": "ß"}, "big": big, "7": "second", "cfn": "d",
+    });
     let data = stack.json_output("data")?;
     ensure!(data == expected, "data has the keys {:?}", data.as_object().map(|map| map.keys()));
     stack.delete()

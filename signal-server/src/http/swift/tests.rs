@@ -279,7 +279,6 @@ async fn a_stack_with_pending_signals_is_deleted() {
     let gone = r#"404 content-type=application/json | {"error":{"code":"container_not_found","message":"there is no such container"}}"#;
     relay.heat("GET ~/S?format=json", "", gone).await;
     relay.heat("DELETE ~/S", "", gone).await;
-    relay.instance("PUT", "PUT ~/S/t-h-1", SIGNAL, gone).await;
     // The same names again: nothing of the old is left.
     relay.make_handle("201").await;
     assert!(relay.poll().await.is_empty());
@@ -389,6 +388,11 @@ async fn heat_reads_its_own_form_of_whatever_was_sent() {
             r#"{"\u0053tatus":"FAILURE","Reason":"","UniqueId":"y","Data":1}"#,
             r#"{"status":"FAILURE","reason":"","id":"y","data":1}"#,
         ),
+        // Each of them counts, as if it had no id.
+        (r#"{"id":null,"data":null}"#, r#"{"status":"SUCCESS"}"#),
+        (r#"{"id":null,"data":null}"#, r#"{"status":"SUCCESS"}"#),
+        (r#"{"status":"FAILURE","id":"z","reason": null}"#, r#"{"status":"FAILURE","id":"z"}"#),
+        (r#"{"id":"null","data":[null]}"#, r#"{"id":"null","data":[null]}"#),
     ];
     for (number, (sent, expect)) in (1..).zip(cases) {
         let seen = relay.send(&relay.signed("PUT", "PUT ~/S/t-h-1").await, sent).await;

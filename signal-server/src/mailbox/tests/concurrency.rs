@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::FutureExt;
+use jiff::SignedDuration;
 use tokio::task::JoinSet;
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::store::faulty::{FaultRates, FaultyStore};
+use crate::store::faulty::{Fault, FaultRates, FaultyStore};
 use crate::store::remembering::RememberingStore;
 
 /// Every commit takes a moment, as on a disk.
@@ -155,19 +156,99 @@ async fn signal_and_remove(remembers: bool) {
         let update = ContainerUpdate::default();
         relays[0].put_container(&handle.container, &update).await.expect("a container");
         relays[0].put_as_owner(&handle, new(PLACEHOLDER)).await.expect("a handle");
+        relays[0].delete_container(&handle.container).await.expect("nothing is pending");
         let lead = Duration::from_micros(round % 50 * 100);
         let signal = async {
             tokio::time::sleep(lead).await;
             relays[0].put_as_bearer(&handle, new(b"{}")).await
         };
-        let removal = relays[1].delete_container(&handle.container);
+        let removal = remove_unused(&relays[1], &handle);
         match tokio::join!(signal, removal) {
-            (Ok(_), Err(MailboxError::ContainerNotEmpty)) => n_signalled += 1,
-            (Err(MailboxError::ContainerNotFound), Ok(())) => n_removed += 1,
+            (Ok(_), false) => n_signalled += 1,
+            (Err(MailboxError::ContainerNotFound), true) => n_removed += 1,
             both => panic!("round {round}: {both:?}"),
         }
     }
     assert!(n_removed > 10 && n_signalled > 10, "{n_removed} removed, {n_signalled} signalled");
+}
+
+/// Removes a container, as the sweep does, when nobody can be waiting for its handles any more.
+async fn remove_unused(relay: &Mailboxes, handle: &ObjectAddress) -> bool {
+    let later = Timestamp::now().saturating_add(SignedDuration::from_hours(24)).expect("a span");
+    let removal = relay.shared.remove_unused_container(&handle.container, later);
+    removal.await.expect("an attempt")
+}
+
+/// A deletion and a signal at the same time: whoever comes first, the signal is there.
+#[tokio::test]
+async fn a_deletion_loses_no_signal() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let rates = FaultRates {
+        fail_before: 0,
+        delay: 1_000,
+        max_delay: Duration::from_millis(2),
+        lose_reply: 0,
+    };
+    let store: Arc<dyn Store> = Arc::new(FaultyStore::seeded(store, 2, rates));
+    let relays = relays(&store, true);
+    let (mut n_hidden, mut n_refused) = (0, 0);
+    for round in 0..100 {
+        let handle = object(&format!("{round}/h"));
+        let update = ContainerUpdate::default();
+        relays[0].put_container(&handle.container, &update).await.expect("a container");
+        relays[0].put_as_owner(&handle, new(PLACEHOLDER)).await.expect("a handle");
+        let lead = Duration::from_micros(round % 50 * 200);
+        let signal = async {
+            tokio::time::sleep(lead).await;
+            relays[0].put_as_bearer(&handle, new(b"{}")).await.expect("it is taken in")
+        };
+        let deletion = async {
+            tokio::time::sleep(Duration::from_millis(8)).await;
+            relays[1].delete_container(&handle.container).await
+        };
+        match tokio::join!(signal, deletion) {
+            (_, Ok(())) => n_hidden += 1,
+            (_, Err(MailboxError::ContainerNotEmpty)) => n_refused += 1,
+            (_, Err(error)) => panic!("round {round}: {error:?}"),
+        }
+        let listed = relays[1].list_objects(&handle.container, &ListingQuery::default()).await;
+        assert_eq!(listed.expect("a listing").len(), 1, "round {round}");
+    }
+    assert!(n_hidden > 0 && n_refused > 0, "{n_hidden} hidden, {n_refused} refused");
+}
+
+/// Found by history 3832: a removal was held up until another one had set its mark, and went on by that.
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_was_held_up_does_not_go_on_by_the_mark_of_another() {
+    let shared: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let relay = |script: Vec<Option<Fault>>| {
+        let store = Arc::new(FaultyStore::scripted(shared.clone(), script));
+        Mailboxes::new(store, Arc::new(SystemClock), Limits::default())
+    };
+    let handle = object("c/h");
+    let late = |seconds| Some(Fault::Delay(Duration::from_secs(seconds)));
+    // Each has set its mark with its first commit, and removes the container with the second.
+    let (first, second, sender) = (relay(vec![None, late(3)]), relay(vec![late(2)]), relay(vec![]));
+    let update = ContainerUpdate::default();
+    sender.put_container(&handle.container, &update).await.expect("a container");
+    sender.put_as_owner(&handle, new(PLACEHOLDER)).await.expect("a handle");
+    sender.delete_container(&handle.container).await.expect("nothing is pending");
+    let signal = async || sender.put_as_bearer(&handle, new(b"{}")).await.expect("a signal");
+    let signals = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Takes the mark of the first removal away, and is read.
+        signal().await;
+        sender.delete_object(&handle).await.expect("a removal");
+        let removal = remove_unused(&second, &handle);
+        // Comes when the second one has looked, and not set its mark.
+        tokio::join!(removal, async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            signal().await;
+        })
+    };
+    let (removed, (removed_too, ())) = tokio::join!(remove_unused(&first, &handle), signals);
+    assert_eq!([removed, removed_too], [false; 2]);
+    sender.delete_object(&handle).await.expect("the signal is there");
 }
 
 /// Two relays, which may each remember what it last saw of the store.
@@ -210,13 +291,16 @@ async fn what_is_out_of_date_misleads_nobody() {
         assert_eq!(put.outcome, PutOutcome::Signal(receipt), "{body}");
     }
     // The container is removed, and made again without the handle: then this is a plain object.
-    while other.delete_object(&handle).await.is_ok() {}
-    other.delete_container(&handle.container).await.expect("a removal");
+    let remove = async || {
+        while other.delete_object(&handle).await.is_ok() {}
+        other.delete_container(&handle.container).await.expect("nothing is pending");
+        assert!(remove_unused(&other, &handle).await);
+    };
+    remove().await;
     assert_eq!(code(signal(&one, "{}").await), "container_not_found");
     announce().await;
     signal(&one, "{}").await.expect("a signal");
-    other.delete_object(&handle).await.expect("a removal");
-    other.delete_container(&handle.container).await.expect("a removal");
+    remove().await;
     other.put_container(&handle.container, &update).await.expect("a container");
     let put = signal(&one, "no signal at all").await.expect("a plain object");
     assert_eq!(put.outcome, PutOutcome::Plain);

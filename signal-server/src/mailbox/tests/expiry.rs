@@ -104,7 +104,6 @@ async fn a_deleted_container_leaves_nothing_behind() {
         bench.mailboxes.delete_object(&handle).await.expect("a removal");
     }
     bench.mailboxes.delete_container(&handle.container).await.expect("a removal");
-    bench.sweep().await;
-    bench.sweep().await;
+    bench.nobody_waits_any_more().await;
     assert_eq!(bench.store.len(), 0, "the account had nothing of its own");
 }

@@ -1,17 +1,27 @@
 //! What is left when everything was deleted: nothing.
 
 use super::*;
+use crate::mailbox::deleted::SILENCE;
 use crate::store::{Key, KeyKind};
 
 impl Bench {
     /// The kinds of which the store has records.
-    async fn kinds(&self) -> Vec<KeyKind> {
+    pub(super) async fn kinds(&self) -> Vec<KeyKind> {
         let mut kinds = Vec::new();
         for kind in KeyKind::ALL {
             let found = self.store.scan(&Key::new(*kind, &[]), None, 1).await.expect("a scan");
             kinds.extend((!found.is_empty()).then_some(*kind));
         }
         kinds
+    }
+
+    /// A used handle was deleted, and nobody has asked for its container for some minutes.
+    pub(super) async fn nobody_waits_any_more(&self) {
+        self.clock.advance(SILENCE + Duration::from_secs(1));
+        // The container, then its mailboxes, then what lies in those.
+        for _ in 0..3 {
+            self.sweep().await;
+        }
     }
 
     /// What Heat does for a stack with a wait condition and a deployment, from its create to its delete.
@@ -33,8 +43,7 @@ impl Bench {
             self.mailboxes.delete_object(object).await.expect("it is there");
         }
         self.mailboxes.delete_container(&handle.container).await.expect("it is empty");
-        self.sweep().await;
-        self.sweep().await;
+        self.nobody_waits_any_more().await;
     }
 }
 

@@ -1,0 +1,236 @@
+//! The removal of containers, and what is kept of them for handles that somebody may still wait for.
+//!
+//! All handles of a Heat stack lie in one container, and whenever Heat deletes one of them it looks at the
+//! container's count of objects and removes the container if that is 0
+//! (`heat/engine/resources/signal_responder.py`, `_delete_swift_signal_url`). With Swift the placeholders of
+//! the other handles are objects, too; here they are hidden, so the count does not tell whether somebody waits.
+//! An update of a stack deletes one handle while the instance of another one still boots.
+//!
+//! So a container that has handles is only hidden when it is deleted: to its owner it is gone. Its handles and
+//! the keys that signed their URLs stay. A signal for one of them is taken in as ever, and as long as it is
+//! pending the container can be seen again: Heat, which takes a container that is not there for one without
+//! news, finds the signal with its next poll. Whoever makes the container again finds it with its handles.
+//!
+//! The sweep removes a hidden container when nobody can be waiting any more:
+//!
+//! * with a handle that was never signalled, [`LONGEST_WAIT`] after its deletion;
+//! * otherwise, since Heat asks once a second while it waits, [`SILENCE`] after it was last asked for.
+//!
+//! A container without handles is removed at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::mailbox::account::put_or_forget_account;
+use crate::mailbox::container::{Counts, contended, replace};
+use crate::mailbox::error::MailboxError;
+use crate::mailbox::handle::later;
+use crate::mailbox::limits::MAX_COMMIT_ATTEMPTS;
+use crate::mailbox::record::{ContainerRecord, Deletion, Number, encode};
+use crate::mailbox::{ContainerAddress, ObjectAddress, Shared, key};
+use crate::store::{Batch, CommitError, Expect};
+
+/// The longest that a wait condition may wait (`timeout` of `OS::Heat::WaitCondition`: 43,200 s).
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(12 * 3_600);
+
+/// For so long nobody asks for a container that somebody waits for: 300 of Heat's polls.
+pub(crate) const SILENCE: Duration = Duration::from_secs(5 * 60);
+
+/// So often it is written down at most that a hidden container was asked for.
+const NOTE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What came of an attempt to remove a container.
+enum Removal {
+    Done,
+    /// Something was put in, or somebody else has changed it.
+    NotNow,
+}
+
+impl Deletion {
+    pub(crate) fn at(now: Timestamp) -> Deletion {
+        Deletion { at: now, asked_at: now }
+    }
+
+    /// When nobody can be waiting any more.
+    fn end(&self, counts: &Counts) -> Timestamp {
+        let silence = later(self.asked_at, SILENCE);
+        match counts.n_unused_handles {
+            0 => silence,
+            _ => silence.max(later(self.at, LONGEST_WAIT)),
+        }
+    }
+}
+
+impl Shared {
+    /// Removes a container in which nothing is pending, or hides it if it has handles.
+    pub(crate) async fn delete_container(
+        self: &Arc<Self>,
+        address: &ContainerAddress,
+    ) -> Result<(), MailboxError> {
+        let (shared, address) = (Arc::clone(self), address.clone());
+        self.in_turn(key::account(&address.account), async move {
+            for _ in 0..MAX_COMMIT_ATTEMPTS {
+                let (bytes, record) = shared.existing_container(&address).await?;
+                let counts = shared.count_container(record.number).await?;
+                if counts.n_objects > 0 {
+                    return Err(MailboxError::ContainerNotEmpty);
+                }
+                let removal = if counts.n_handles > 0 {
+                    shared.hide(&address, bytes, record).await?
+                } else {
+                    shared.try_remove_container(&address, bytes, record, Counts::is_bare).await?
+                };
+                if let Removal::Done = removal {
+                    return Ok(());
+                }
+            }
+            Err(contended())
+        })
+        .await
+    }
+
+    /// For the sweep: removes a container that was deleted and that nobody can be waiting for, and one that
+    /// was made long ago and holds nothing. Returns whether it did.
+    pub(crate) async fn remove_unused_container(
+        self: &Arc<Self>,
+        address: &ContainerAddress,
+        now: Timestamp,
+    ) -> Result<bool, MailboxError> {
+        let (shared, address) = (Arc::clone(self), address.clone());
+        self.in_turn(key::account(&address.account), async move {
+            let Some((bytes, record)) = shared.container_record(&address).await? else {
+                return Ok(false);
+            };
+            let deletion = record.deletion;
+            let is_old = now > later(record.created_at, shared.limits.container_retention);
+            let is_unused = move |counts: &Counts| match deletion {
+                Some(deletion) => counts.n_objects == 0 && now > deletion.end(counts),
+                None => is_old && counts.is_bare(),
+            };
+            if !is_unused(&shared.count_container(record.number).await?) {
+                return Ok(false);
+            }
+            let removal = shared.try_remove_container(&address, bytes, record, is_unused).await?;
+            Ok(matches!(removal, Removal::Done))
+        })
+        .await
+    }
+
+    async fn hide(
+        &self,
+        address: &ContainerAddress,
+        bytes: Bytes,
+        mut record: ContainerRecord,
+    ) -> Result<Removal, MailboxError> {
+        record.deletion = Some(Deletion::at(self.clock.now()));
+        self.commit_removal(replace(address, bytes, &record)).await
+    }
+
+    /// Removes a container in three steps: mark it, look whether it may go, remove it if the mark is still
+    /// there. Whoever adds something either did so before the mark, and is seen, or has to take the mark
+    /// away. A mark that is left behind by a crash does no harm. No two removals set the same mark: one that
+    /// was held up must not go on by that of another, which has not looked yet.
+    async fn try_remove_container(
+        &self,
+        address: &ContainerAddress,
+        bytes: Bytes,
+        mut record: ContainerRecord,
+        may_go: impl Fn(&Counts) -> bool,
+    ) -> Result<Removal, MailboxError> {
+        let container_key = key::container(address);
+        record.removing = true;
+        record.removal = Some(Number::random());
+        let marked = encode(&record);
+        let mark = replace(address, bytes, &record);
+        if let Removal::NotNow = self.commit_removal(mark).await? {
+            return Ok(Removal::NotNow);
+        }
+        if !may_go(&self.count_container(record.number).await?) {
+            return Ok(Removal::NotNow);
+        }
+        let mut batch = Batch::new();
+        let mut account = self.expect_account(&address.account, &mut batch).await?;
+        account.n_containers = account.n_containers.saturating_sub(1);
+        put_or_forget_account(&address.account, &mut account, &mut batch);
+        batch.expect(Expect::Value(container_key.clone(), marked));
+        batch.delete(container_key);
+        batch.put(key::garbage(record.number), Bytes::new());
+        self.commit_removal(batch).await
+    }
+
+    async fn commit_removal(&self, batch: Batch) -> Result<Removal, MailboxError> {
+        match self.store.commit(batch).await {
+            Ok(()) => Ok(Removal::Done),
+            Err(CommitError::Conflict { .. }) => Ok(Removal::NotNow),
+            Err(error) => Err(MailboxError::Write(error)),
+        }
+    }
+
+    /// The container for whoever asks what is in it, which may be somebody who waits.
+    pub(crate) async fn asked_container(
+        &self,
+        address: &ContainerAddress,
+    ) -> Result<ContainerRecord, MailboxError> {
+        let found = self.container_record(address).await?;
+        let (bytes, record) = found.ok_or(MailboxError::ContainerNotFound)?;
+        if let Some(deletion) = record.deletion {
+            self.note_asked(address, bytes, &record, deletion).await;
+        }
+        match self.is_hidden(&record).await? {
+            true => Err(MailboxError::ContainerNotFound),
+            false => Ok(record),
+        }
+    }
+
+    async fn note_asked(
+        &self,
+        address: &ContainerAddress,
+        bytes: Bytes,
+        record: &ContainerRecord,
+        deletion: Deletion,
+    ) {
+        let now = self.clock.now();
+        if now < later(deletion.asked_at, NOTE_INTERVAL) {
+            return;
+        }
+        let mut noted = record.clone();
+        noted.deletion = Some(Deletion { asked_at: now, ..deletion });
+        if let Err(error) = self.store.commit(replace(address, bytes, &noted)).await {
+            // Who waits asks again in a second. A store that cannot be written to can still be read.
+            tracing::debug!(%error, "failed to note that a deleted container was asked for");
+        }
+    }
+
+    /// Makes the batch, which puts a handle in, depend on the container, and takes back that it was deleted.
+    /// Returns whether it was.
+    pub(crate) async fn expect_shown_container(
+        &self,
+        address: &ObjectAddress,
+        number: Number,
+        batch: &mut Batch,
+    ) -> Result<bool, MailboxError> {
+        let found = self.container_record(&address.container).await?;
+        let (bytes, mut record) = found.ok_or(MailboxError::ContainerNotFound)?;
+        if record.number != number {
+            return Err(MailboxError::ContainerNotFound);
+        }
+        let container_key = key::container(&address.container);
+        if record.deletion.take().is_none() {
+            self.expect_container(&container_key, bytes, record, batch);
+            return Ok(false);
+        }
+        record.removing = false;
+        record.removal = None;
+        batch.expect(Expect::Value(container_key.clone(), bytes));
+        batch.put(container_key, encode(&record));
+        Ok(true)
+    }
+
+    /// Whether a container is there only for those who may still wait for its handles.
+    pub(crate) async fn is_hidden(&self, record: &ContainerRecord) -> Result<bool, MailboxError> {
+        Ok(record.deletion.is_some() && self.count_container(record.number).await?.n_objects == 0)
+    }
+}
