@@ -42,7 +42,7 @@ pub const MAX_SHOWN_SENDERS: usize = 1_000;
 pub const MAX_SHOWN_HANDLES: usize = 1_000;
 
 /// Most entries of one listing: Swift's `container_listing_limit`. Heat asks for one page only, so this
-/// is also the most signals that one poll could show it.
+/// is also the most signals that one poll could show it, and the handles of a stack share it.
 pub const MAX_LISTING_ENTRIES: usize = 10_000;
 
 /// How many containers are counted for the totals of an account. Heat asks for an account twice for
@@ -87,7 +87,8 @@ pub const MAX_SWEPT_RECORDS: usize = 1_000;
 /// What an operator may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Pending signals in one mailbox. More would not fit one page of a listing, and Heat reads one page.
+    /// Pending signals in one mailbox. More would not fit one page of a listing, and Heat reads one page. Fewer
+    /// are no protection to the other mailboxes of a container: the page is shared out among them.
     pub signals_per_mailbox: u64,
     /// Bytes of pending signals in one mailbox. A native handle is read as a whole, so this is what one
     /// reader can make the relay hold in memory.

@@ -5,6 +5,7 @@ mod deleted;
 mod expiry;
 mod handles;
 mod leftovers;
+mod pages;
 
 use std::sync::Arc;
 
