@@ -101,6 +101,16 @@ impl fmt::Display for HandleState {
     }
 }
 
+/// A signal that a mailbox holds.
+#[derive(Clone, Debug)]
+pub struct HeldSignal {
+    pub signal: Signal,
+    /// Its place in the order in which the mailbox took its signals. Times do not give that order: each is
+    /// by the clock of the relay that took the signal.
+    pub number: u64,
+    pub received_at: jiff::Timestamp,
+}
+
 /// One signal as the native API shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SignalView {
@@ -122,32 +132,36 @@ pub struct Evaluation {
     pub reason: Option<String>,
     /// The signals that count, in the order in which their ids first came.
     pub signals: Vec<SignalView>,
+    /// The number of each of `signals`.
+    pub numbers: Vec<u64>,
 }
 
 /// Reads the signals of a handle, oldest first, as Heat's wait condition would.
 pub fn evaluate(
-    signals: impl IntoIterator<Item = (Signal, jiff::Timestamp)>,
+    signals: impl IntoIterator<Item = HeldSignal>,
     count: u32,
     expires_at: jiff::Timestamp,
     now: jiff::Timestamp,
 ) -> Evaluation {
     let mut views: Vec<SignalView> = Vec::new();
+    let mut numbers: Vec<u64> = Vec::new();
     let mut position_of_id: BTreeMap<String, usize> = BTreeMap::new();
     let mut verdict_at_expiry = None;
-    for (signal, received_at) in signals {
+    for HeldSignal { signal, number, received_at } in signals {
         if received_at > expires_at && verdict_at_expiry.is_none() {
             verdict_at_expiry = Some(judge(&views, count, true));
         }
-        let number = views.len() + 1;
-        let id = signal.id.unwrap_or_else(|| free_number(number, &position_of_id));
-        let reason = signal.reason.unwrap_or_else(|| format!("Signal {number} received"));
+        let nth = views.len() + 1;
+        let id = signal.id.unwrap_or_else(|| free_number(nth, &position_of_id));
+        let reason = signal.reason.unwrap_or_else(|| format!("Signal {nth} received"));
         let status = signal.status;
         let view = SignalView { id: id.clone(), status, reason, data: signal.data, received_at };
         match position_of_id.get(&id) {
-            Some(position) => views[*position] = view,
+            Some(position) => (views[*position], numbers[*position]) = (view, number),
             None => {
                 position_of_id.insert(id, views.len());
                 views.push(view);
+                numbers.push(number);
             }
         }
     }
@@ -155,7 +169,7 @@ pub fn evaluate(
         Some((HandleState::Expired, reason)) => (HandleState::Expired, reason),
         _ => judge(&views, count, now > expires_at),
     };
-    Evaluation { state, reason, signals: views }
+    Evaluation { state, reason, signals: views, numbers }
 }
 
 fn free_number(first: usize, taken: &BTreeMap<String, usize>) -> String {
@@ -229,12 +243,16 @@ mod tests {
         jiff::Timestamp::from_second(second).expect("in range")
     }
 
+    /// A signal that came in this second and has the same number.
+    fn held(body: &str, second: i64) -> HeldSignal {
+        let signal = Signal::parse(body.as_bytes()).expect("valid signal");
+        HeldSignal { signal, number: second.unsigned_abs(), received_at: at(second) }
+    }
+
     /// `bodies` are signals oldest first, one a second from second 1 on; the time is over after
     /// second 10. The result is `state | reason | ids`.
     fn check_at(bodies: &[&str], count: u32, now: i64, expect: &str) {
-        let signals = (1..).zip(bodies).map(|(second, body)| {
-            (Signal::parse(body.as_bytes()).expect("valid signal"), at(second))
-        });
+        let signals = (1..).zip(bodies).map(|(second, body)| held(body, second));
         let seen = evaluate(signals, count, at(10), at(now));
         let ids: Vec<&str> = seen.signals.iter().map(|signal| signal.id.as_str()).collect();
         let reason = seen.reason.unwrap_or_default();
@@ -272,6 +290,15 @@ mod tests {
     }
 
     #[test]
+    fn a_signal_keeps_its_place_and_has_the_number_of_the_latest() {
+        let bodies = ["{}", r#"{"id":"a"}"#, r#"{"id":"1"}"#];
+        let signals = (1..).zip(bodies).map(|(second, body)| held(body, second));
+        let seen = evaluate(signals, 3, at(10), at(4));
+        let ids = seen.signals.iter().map(|signal| signal.id.as_str());
+        assert_eq!(ids.zip(seen.numbers).collect::<Vec<_>>(), [("1", 3), ("a", 2)]);
+    }
+
+    #[test]
     fn what_comes_after_the_time_is_over_changes_nothing() {
         let mut bodies = vec![r#"{"id":"a"}"#; 10];
         bodies.push(r#"{"id":"b"}"#);
@@ -291,8 +318,7 @@ mod tests {
 
     #[test]
     fn data_without_a_value_is_null() {
-        let signal = Signal::parse(br#"{"id":"a"}"#).expect("valid signal");
-        let seen = evaluate([(signal, at(1))], 1, at(10), at(2));
+        let seen = evaluate([held(r#"{"id":"a"}"#, 1)], 1, at(10), at(2));
         let data = serde_json::to_string(&data_of(&seen.signals)).expect("serialises");
         assert_eq!(data, r#"{"a":null}"#);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use signal_protocol::handle::{Evaluation, HandleId, HandleView, data_of, evaluate};
+use signal_protocol::handle::{Evaluation, HandleId, HandleView, HeldSignal, data_of, evaluate};
 use signal_protocol::path::AccountName;
 use signal_protocol::signal::Signal;
 use tokio::time::Instant;
@@ -75,10 +75,18 @@ impl Shared {
     }
 
     pub(crate) async fn handle_view(&self, id: &HandleId) -> Result<HandleView, MailboxError> {
+        let (view, _) = self.handle_view_in_order(id).await?;
+        Ok(view)
+    }
+
+    pub(crate) async fn handle_view_in_order(
+        &self,
+        id: &HandleId,
+    ) -> Result<(HandleView, Vec<u64>), MailboxError> {
         let number = number_of(id)?;
         let (record, head) = self.handle_and_head(number).await?;
         let (version, seen) = self.evaluate(number, &record, head).await?;
-        Ok(HandleView {
+        let view = HandleView {
             id: id.clone(),
             state: seen.state,
             reason: seen.reason,
@@ -91,7 +99,8 @@ impl Shared {
             version,
             data: data_of(&seen.signals),
             signals: seen.signals,
-        })
+        };
+        Ok((view, seen.numbers))
     }
 
     pub(crate) async fn list_handles(
@@ -161,17 +170,18 @@ impl Shared {
             for (key, bytes) in &page {
                 let (object, inline) = decode_object(KeyKind::Signal, bytes)?;
                 let damaged = MailboxError::BadRecord { kind: KeyKind::Signal };
+                let signal_number = key::signal_number(key, &prefix).ok_or(damaged.clone())?;
                 let body = match object.body {
                     BodyPlace::Inline => inline,
                     BodyPlace::Apart(_) => {
-                        let signal = key::signal_number(key, &prefix).ok_or(damaged.clone())?;
-                        let body_key = key::of_signal(KeyKind::SignalBody, number, signal);
+                        let body_key = key::of_signal(KeyKind::SignalBody, number, signal_number);
                         // Gone only if the handle is: then nobody may be told what it means.
                         self.get(&body_key).await?.ok_or(MailboxError::HandleNotFound)?
                     }
                 };
-                let signal = Signal::parse(&body).map_err(|_| damaged)?;
-                signals.push((signal, object.info.modified_at));
+                let signal = Signal::parse_again(&body).map_err(|_| damaged)?;
+                let received_at = object.info.modified_at;
+                signals.push(HeldSignal { signal, number: signal_number, received_at });
             }
             match page.last() {
                 Some((last, _)) if page.len() == PAGE => after = Some(last.clone()),

@@ -202,6 +202,16 @@ impl Mailboxes {
         self.shared.handle_view(id).await
     }
 
+    /// The same for whoever follows a handle: with the number of each of its signals, in the order in which
+    /// the store took them. A signal that takes another one's place has a number of its own; no clock has a
+    /// part in it, so relays with different ones agree.
+    pub async fn handle_view_in_order(
+        &self,
+        id: &HandleId,
+    ) -> Result<(HandleView, Vec<u64>), MailboxError> {
+        self.shared.handle_view_in_order(id).await
+    }
+
     /// The native handles of an account in the order of their ids, beginning after `after`; at most
     /// `limit`, and never more than [`MAX_HANDLE_PAGE`](crate::mailbox::limits::MAX_HANDLE_PAGE). Fewer means that there are no more.
     pub async fn list_handles(

@@ -1,23 +1,28 @@
 //! Server-sent events: every signal and every change of state of one handle, as it happens.
 //!
 //! ```text
-//! id: 3.1795248000123456.1
+//! id: 2.2
 //! event: signal
-//! data: {"id":"1","status":"SUCCESS","reason":"Signal 1 received","received_at":"…"}
+//! data: {"id":"b","status":"SUCCESS","reason":"Signal 2 received","received_at":"…"}
 //!
-//! id: 3.1795248000123456.1
+//! id: 3.2
 //! event: state
-//! data: {"state":"complete","reason":"Signal 1 received","version":3}
+//! data: {"state":"complete","reason":"Signal 1 received;Signal 2 received","version":3}
 //! ```
 //!
 //! The stream begins with what is there already, and ends when the handle is no longer pending. A client
 //! that was cut off sends the last id it saw as `Last-Event-ID` and gets what came after it. The id holds
-//! the version of the handle, the time of the latest signal that was sent in microseconds, and how many
-//! signals of this very microsecond were sent, for several may share one commit.
+//! the version of the handle that was last told, and the number of the latest signal that was: numbers are the
+//! mailbox's own order, so they mean the same to every relay on the store. A time would not do: each signal's
+//! is by the clock of the relay that took it, and a signal of a relay that is behind would look like an old one.
+//!
+//! Rather twice than never: who brings an id that does not tell how far it has read gets all from the beginning.
+//! That is an id of an earlier relay, which has a time in the middle (`3.1795248000123456.1`), and one that is
+//! ahead of the mailbox, for the store has been restored from a backup since.
 //!
 //! A client that has seen the end is answered 204, which tells a browser not to connect again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
@@ -61,19 +66,19 @@ pub(crate) async fn events(
         })?,
         None => Position::default(),
     };
-    let view = state.mailboxes.handle_view(&permit.handle.id).await?;
-    if view.version == sent.version && view.state != HandleState::Pending {
-        return Ok(StatusCode::NO_CONTENT.into_response());
-    }
+    let (view, numbers) = state.mailboxes.handle_view_in_order(&permit.handle.id).await?;
     let mut feed = Feed {
         id: view.id.clone(),
-        sent,
+        sent: sent.within(&numbers),
         queue: VecDeque::new(),
         is_over: false,
         state,
         _slot: slot,
     };
-    feed.take(&view);
+    feed.take(&view, &numbers);
+    if feed.queue.is_empty() && view.state != HandleState::Pending {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
     let stream = stream::unfold(feed, |mut feed| async {
         feed.next().await.map(|event| (Ok::<_, Infallible>(event), feed))
     });
@@ -84,45 +89,41 @@ pub(crate) async fn events(
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Position {
     version: u64,
-    /// When the latest signal that was sent was received.
-    microsecond: i64,
-    /// How many signals that were received in this microsecond have been sent.
-    n_signals: usize,
+    /// The number of the latest signal that was sent; 0 before the first one.
+    number: u64,
 }
 
 impl Position {
     fn parse(text: &str) -> Option<Position> {
-        let mut parts = text.split('.');
-        let position = Position {
-            version: parts.next()?.parse().ok()?,
-            microsecond: parts.next()?.parse().ok()?,
-            n_signals: parts.next()?.parse().ok()?,
-        };
-        parts.next().is_none().then_some(position)
-    }
-
-    /// The signals that come after this position, oldest first.
-    fn news<'a>(&self, signals: &'a [SignalView]) -> Vec<&'a SignalView> {
-        let microsecond = |signal: &SignalView| signal.received_at.as_microsecond();
-        let mut news: Vec<&SignalView> =
-            signals.iter().filter(|signal| microsecond(signal) >= self.microsecond).collect();
-        news.sort_by_key(|signal| signal.received_at);
-        let n_same = news.iter().filter(|signal| microsecond(signal) == self.microsecond).count();
-        news.split_off(self.n_signals.min(n_same))
-    }
-
-    fn pass(&mut self, signal: &SignalView) {
-        let microsecond = signal.received_at.as_microsecond();
-        if microsecond > self.microsecond {
-            (self.microsecond, self.n_signals) = (microsecond, 0);
+        let parts: Option<Vec<u64>> = text.split('.').map(|part| part.parse().ok()).collect();
+        match *parts? {
+            [version, number] => Some(Position { version, number }),
+            // Of an earlier relay.
+            [version, _, _] => Some(Position { version, number: 0 }),
+            _ => None,
         }
-        self.n_signals += 1;
+    }
+
+    /// The position in a mailbox that has signals with these numbers.
+    fn within(self, numbers: &[u64]) -> Position {
+        let latest = numbers.iter().copied().max().unwrap_or(0);
+        if self.number > latest { Position::default() } else { self }
+    }
+
+    /// The signals that come after this position, oldest first, with their numbers.
+    fn news<'a>(
+        &self,
+        signals: &'a [SignalView],
+        numbers: &[u64],
+    ) -> BTreeMap<u64, &'a SignalView> {
+        let numbered = numbers.iter().copied().zip(signals);
+        numbered.filter(|(number, _)| *number > self.number).collect()
     }
 }
 
 impl fmt::Display for Position {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}.{}.{}", self.version, self.microsecond, self.n_signals)
+        write!(formatter, "{}.{}", self.version, self.number)
     }
 }
 
@@ -152,18 +153,20 @@ impl Feed {
                 () = self.state.shutdown.begun() => return None,
             };
             // A handle that is gone ends the stream; the client learns the rest when it asks again.
-            let view = mailboxes.handle_view(&self.id).await.ok()?;
-            self.take(&view);
+            let (view, numbers) = mailboxes.handle_view_in_order(&self.id).await.ok()?;
+            self.take(&view, &numbers);
         }
     }
 
-    /// Queues what the client has not seen of this view.
-    fn take(&mut self, view: &HandleView) {
-        if view.version == self.sent.version {
+    /// Queues what the client has not seen of this view, whose signals have these numbers.
+    fn take(&mut self, view: &HandleView, numbers: &[u64]) {
+        let news = self.sent.news(&view.signals, numbers);
+        // A relay whose clock is ahead has counted the end of the time, and may have told this very version.
+        if news.is_empty() && view.version == self.sent.version {
             return;
         }
-        for signal in self.sent.news(&view.signals) {
-            self.sent.pass(signal);
+        for (number, signal) in news {
+            self.sent.number = number;
             self.queue.extend(event("signal", self.sent, signal));
         }
         self.sent.version = view.version;
@@ -190,52 +193,4 @@ fn event(name: &str, position: Position, data: &impl serde::Serialize) -> Option
 }
 
 #[cfg(test)]
-mod tests {
-    use jiff::Timestamp;
-    use signal_protocol::signal::Status;
-
-    use super::*;
-
-    fn signals(microseconds: &[i64]) -> Vec<SignalView> {
-        let view = |(n, microsecond): (usize, &i64)| SignalView {
-            id: n.to_string(),
-            status: Status::Success,
-            reason: String::new(),
-            data: None,
-            received_at: Timestamp::from_microsecond(*microsecond).expect("in range"),
-        };
-        microseconds.iter().enumerate().map(view).collect()
-    }
-
-    fn check(position: &str, microseconds: &[i64], expect: &str) {
-        let position = Position::parse(position).expect("an event id");
-        let signals = signals(microseconds);
-        let news: Vec<&str> =
-            position.news(&signals).iter().map(|signal| signal.id.as_str()).collect();
-        assert_eq!(news.join(","), expect, "{position} {microseconds:?}");
-    }
-
-    #[test]
-    fn a_client_that_was_cut_off_gets_what_came_after() {
-        check("0.0.0", &[10, 20, 20], "0,1,2");
-        check("1.10.1", &[10, 20, 20], "1,2");
-        check("2.20.1", &[10, 20, 20], "2");
-        check("3.20.2", &[10, 20, 20], "");
-        // The signal 0 came again with another content and is now the latest.
-        check("3.20.2", &[30, 20, 20], "0");
-        check("1.10.5", &[20, 10], "0");
-    }
-
-    #[test]
-    fn an_event_id_reads_back_and_nothing_else_does() {
-        let mut position = Position::default();
-        for signal in signals(&[10, 20, 20]) {
-            position.pass(&signal);
-        }
-        assert_eq!(position.to_string(), "0.20.2");
-        assert_eq!(Position::parse("0.20.2"), Some(position));
-        for text in ["", "1", "1.2", "1.2.3.4", "a.b.c", "-1.0.0"] {
-            assert_eq!(Position::parse(text), None, "{text}");
-        }
-    }
-}
+mod tests;
