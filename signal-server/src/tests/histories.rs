@@ -1,15 +1,22 @@
 //! Ten thousand short histories of three relays on one store, with Heat behind them, each with its own faults.
 //!
-//! In each, three senders signal one handle and repeat themselves until they are heard, now and then also
-//! when they were, or to two relays at once; a reader does as Heat does: lists, reads, removes. A watcher
-//! long-polls a native handle that a fourth sender signals. Two more send signals that one of the relays sends
-//! on to Heat.
+//! In each, three senders signal handles of one container and repeat themselves until they are heard, now and then
+//! also when they were, or to two relays at once; a reader does as Heat does: lists, reads, removes. In some a
+//! watcher long-polls a native handle that a fourth sender signals; two more send signals that one of the relays
+//! sends on to Heat; a stack is made and removed again and again while it is signalled, and the keys of its URLs
+//! are set, exchanged and removed; a handle is signalled that nobody reads; sweeps run at any time, as late as
+//! nothing may have become old. At the end months pass, and what is over has to go.
 //!
-//! Between them commits and reads fail, come late, or take effect without an answer; changes are told late,
-//! twice, or as a loss of the thread; jobs change hands, for a moment to nobody or to two; requests to Heat
-//! are lost, refused, taken without an answer, taken when nobody waits any more, or taken twice. Relays die in
-//! the middle of whatever they do, just before and just after a commit, just before and just after Heat has
-//! taken a signal, and begin again.
+//! In one of six the relays have the store for etcd, with all that makes of it requests, joins those and
+//! remembers, and its client, which an etcd in memory answers, see `store/etcd/model.rs`; in the others the store
+//! is one in memory.
+//!
+//! Between them commits and reads fail, come late, also when their sender has given up, or take effect without an
+//! answer; members of etcd cannot be reached, have no leader, have too much to do, no space, or say nothing; old
+//! revisions are forgotten between two pages of a scan; changes are told late, twice, or as a loss of the thread;
+//! jobs change hands, for a moment to nobody or to two; requests to Heat are lost, refused, taken without an
+//! answer, taken when nobody waits any more, or taken twice. Relays die in the middle of whatever they do, just
+//! before and just after a commit, just before and just after Heat has taken a signal, and begin again.
 //!
 //! All of it is drawn from one seed, and time is the runtime's own, so that a history can be had again:
 //!
@@ -19,23 +26,32 @@
 //!
 //! The model is small.
 //!
-//! * What was acknowledged is read by the reader, once: under one name. What the reader did not read is never
-//!   removed. An id that was sent again with the same content is not there a second time, also after the first
-//!   one has been read.
+//! * What was acknowledged is read by the reader, once: under one name, as it was sent, whether it is small or has a
+//!   record of its own for its body. What the reader did not read is never removed: not with its container, and not
+//!   by a sweep before its time. An id that was sent again with the same content is not there a second time, also
+//!   after the first one has been read.
+//! * A key whose removal was acknowledged lets nobody in at any relay, and one that was set does.
 //! * Of every signal that was acknowledged for Heat it is written down in the end that Heat has taken or
 //!   refused it, and what was taken had one effect, by its id. Nothing else has an effect but what was tried
 //!   and not acknowledged. No secret is left in the store, and no relay believes that something waits.
 //! * Whoever waits for a handle is woken by the last signal.
+//! * What is over goes, with all its parts, whoever died while it was removed.
+//! * What the store for etcd says is so: a read shows a moment between its question and its answer, a scan one
+//!   moment in all its pages, a commit was made as a whole if it was acknowledged, and not at all if it was refused.
 //!
 //! Whether that would find anything is tried as well: relays that do something wrong are caught, see `planted`.
 
+mod etcd;
 mod heat;
+mod life;
 mod model;
 mod planted;
 mod play;
 mod store;
 mod world;
 
+use std::num::NonZero;
+use std::ops::Range;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -50,11 +66,17 @@ const N_HISTORIES: u64 = 10_000;
 const LIMIT: Duration = Duration::from_secs(3_600);
 
 /// In how many histories a fault that is planted has to show.
-const N_TRIES: u64 = 50;
+const N_TRIES: u64 = 400;
 
+/// One history, or some of them: `4711` or `0..500`.
 #[expect(clippy::disallowed_methods, reason = "a test may be told which history to play again")]
-fn wanted() -> Option<u64> {
-    std::env::var("HELIOGRAPH_HISTORY").ok().map(|seed| seed.parse().expect("a seed"))
+fn wanted() -> Range<u64> {
+    let Ok(wanted) = std::env::var("HELIOGRAPH_HISTORY") else { return 0..N_HISTORIES };
+    let seed = |text: &str| text.parse().expect("a seed");
+    match wanted.split_once("..") {
+        Some((first, end)) => seed(first)..seed(end),
+        None => seed(&wanted)..seed(&wanted) + 1,
+    }
 }
 
 fn play(seed: u64, planted: Option<Planted>) -> Result<Trace, Violation> {
@@ -84,16 +106,13 @@ fn check(seed: u64) {
 
 #[test]
 fn ten_thousand_histories_go_as_the_model_says() {
-    if let Some(seed) = wanted() {
-        return check(seed);
-    }
-    let n_threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    let wanted = wanted();
+    let n_threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     std::thread::scope(|scope| {
         let players: Vec<_> = (0..n_threads)
             .map(|thread| {
-                scope.spawn(move || {
-                    (thread..N_HISTORIES).step_by(n_threads as usize).for_each(check);
-                })
+                let seeds = wanted.clone().skip(thread).step_by(n_threads);
+                scope.spawn(move || seeds.for_each(check))
             })
             .collect();
         players.into_iter().for_each(|player| player.join().expect("all histories go well"));

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use crate::forward::queue::Suspect;
 use crate::forward::record::EntryRecord;
 use crate::forward::upstream::{Attempt, Upstream};
-use crate::tests::histories::store::Life;
+use crate::tests::histories::life::Life;
 
 /// The resource of which Heat knows nothing any more.
 pub(super) const GONE: &str = "gone";

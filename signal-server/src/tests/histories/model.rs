@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::forward::record::{End, ForwardId, OutcomeRecord, decode};
-use crate::store::{Key, KeyKind, Store as _};
+use crate::mailbox::error::MailboxError;
+use crate::store::{Key, KeyKind};
 use crate::tests::histories::heat::{GONE, Heat, Place};
 use crate::tests::histories::store::Hub;
 
@@ -23,6 +24,12 @@ pub(super) enum Rule {
     Unread,
     /// What became of a signal for Heat is written down, and its secret is not.
     Recorded,
+    /// A key that was removed opens nothing, and one that was set does.
+    Keys,
+    /// What is over goes, with everything that belongs to it.
+    Clean,
+    /// What the store says is so.
+    Store,
 }
 
 /// A promise that was not kept.
@@ -52,6 +59,12 @@ pub(super) struct Forwards {
 impl Violation {
     pub(super) fn of(rule: Rule, text: impl Into<String>) -> Violation {
         Violation { rule, text: text.into() }
+    }
+
+    /// An answer that cannot be.
+    #[expect(clippy::needless_pass_by_value, reason = "it is made for `map_err`")]
+    pub(super) fn answer(error: MailboxError) -> Violation {
+        Violation::of(Rule::Answers, format!("{error:?}"))
     }
 }
 
@@ -107,4 +120,34 @@ pub(super) async fn check_forwards(
         }
     }
     Ok(())
+}
+
+/// No body is left without its signal.
+pub(super) async fn check_bodies(hub: &Hub) -> Result<(), Violation> {
+    let bodies = all_of(hub, KeyKind::SignalBody).await;
+    for body in &bodies {
+        let signal = Key::new(KeyKind::Signal, &[&body.as_bytes()[1..]]);
+        if !hub.records.get(&signal).await.is_ok_and(|found| found.is_some()) {
+            return Err(Violation::of(Rule::Clean, "a body is left without its signal"));
+        }
+    }
+    Ok(())
+}
+
+/// A kind of record of which something is left that nobody needs when everything is over. Accounts may have keys
+/// that somebody chose, and what became of signals for Heat is kept for a while.
+pub(super) async fn what_is_left(hub: &Hub) -> Option<KeyKind> {
+    for kind in KeyKind::ALL {
+        let stays =
+            matches!(kind, KeyKind::Account | KeyKind::ForwardOutcome | KeyKind::ForwardIndex);
+        if !stays && !all_of(hub, *kind).await.is_empty() {
+            return Some(*kind);
+        }
+    }
+    None
+}
+
+async fn all_of(hub: &Hub, kind: KeyKind) -> Vec<Key> {
+    let found = hub.records.scan(&Key::new(kind, &[]), None, usize::MAX).await;
+    found.unwrap_or_default().into_iter().map(|(key, _)| key).collect()
 }

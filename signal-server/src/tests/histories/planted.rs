@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use tokio::time::sleep;
 
 use crate::forward::record::EntryRecord;
 use crate::forward::upstream::{Attempt, Upstream};
+use crate::mailbox::limits::MAX_INLINE_BODY_BYTES;
+use crate::store::etcd::model::line::Bend;
 use crate::store::sharing::{Changes, Job, Leadership};
 use crate::store::{Batch, CommitError, Key, KeyKind, Operation, Store, StoreError};
 use crate::tests::histories::heat::Line;
@@ -38,10 +41,24 @@ pub(super) enum Planted {
     GivesNoIds,
     /// It does not hear what others write for Heat.
     HearsNothing,
+    /// It removes a container that looked empty, whatever came meanwhile.
+    RemovesBlindly,
+    /// It does not write down what is to be removed with a container or a handle.
+    LeavesGarbage,
+    /// It takes what it remembers of accounts and containers for what they are.
+    BelievesMemory,
+    /// It thinks that a signal is old after half its time.
+    SweepsEarly,
+    /// It keeps of a large body what would stand in a record.
+    CutsLargeBodies,
+    /// It removes signals without their large bodies.
+    LeavesLargeBodies,
+    /// What it asks of etcd, or makes of the answers.
+    Bends(Bend),
 }
 
 impl Planted {
-    pub(super) const ALL: [Planted; 10] = [
+    pub(super) const ALL: [Planted; 22] = [
         Planted::AcknowledgesFirst,
         Planted::ForgetsIds,
         Planted::OverwritesOthers,
@@ -52,7 +69,26 @@ impl Planted {
         Planted::TriesOnce,
         Planted::GivesNoIds,
         Planted::HearsNothing,
+        Planted::RemovesBlindly,
+        Planted::LeavesGarbage,
+        Planted::BelievesMemory,
+        Planted::SweepsEarly,
+        Planted::CutsLargeBodies,
+        Planted::LeavesLargeBodies,
+        Planted::Bends(Bend::ForgetsCompares),
+        Planted::Bends(Bend::MixesCommits),
+        Planted::Bends(Bend::MixesReads),
+        Planted::Bends(Bend::RepeatsCommits),
+        Planted::Bends(Bend::ReadsPagesApart),
+        Planted::Bends(Bend::EndsScansEarly),
     ];
+
+    pub(super) fn bend(self) -> Option<Bend> {
+        match self {
+            Planted::Bends(bend) => Some(bend),
+            _ => None,
+        }
+    }
 
     /// Whether this is a promise that such a relay breaks.
     pub(super) fn breaks(self, rule: Rule) -> bool {
@@ -66,6 +102,12 @@ impl Planted {
             Planted::RecordsNoDelivery | Planted::HearsNothing => rule == Rule::Ends,
             // Heat counts it twice, or has it under another id.
             Planted::GivesNoIds => matches!(rule, Rule::Once | Rule::Durable),
+            Planted::RemovesBlindly => matches!(rule, Rule::Durable | Rule::Unread),
+            Planted::LeavesGarbage | Planted::LeavesLargeBodies => rule == Rule::Clean,
+            Planted::BelievesMemory => rule == Rule::Keys,
+            Planted::SweepsEarly => matches!(rule, Rule::Unread | Rule::Durable),
+            Planted::Bends(_) => rule == Rule::Store,
+            Planted::CutsLargeBodies => matches!(rule, Rule::Durable | Rule::Unread),
         }
     }
 }
@@ -90,6 +132,14 @@ impl PlantedStore {
             (Operation::Put(..), Planted::KeepsForwardsInMemory) if kind == KeyKind::Forward => {
                 Ok(Vec::new())
             }
+            (Operation::Put(..), Planted::LeavesGarbage) if kind == KeyKind::Garbage => {
+                Ok(Vec::new())
+            }
+            (Operation::Put(key, body), Planted::CutsLargeBodies)
+                if kind == KeyKind::SignalBody =>
+            {
+                Ok(vec![Operation::Put(key.clone(), body.slice(..MAX_INLINE_BODY_BYTES))])
+            }
             (Operation::Delete(key), Planted::RemovesUnread) if kind == KeyKind::Signal => {
                 // A signal's number is the end of its key.
                 let length = key.as_bytes().len() - size_of::<u64>();
@@ -107,7 +157,24 @@ impl PlantedStore {
 #[async_trait]
 impl Store for PlantedStore {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
-        self.inner.get(key).await
+        let is_believed = matches!(key.kind(), KeyKind::Account | KeyKind::Container);
+        match self.inner.recall(key) {
+            Some(known) if is_believed && self.planted == Planted::BelievesMemory => {
+                Ok(Some(known))
+            }
+            _ => self.inner.get(key).await,
+        }
+    }
+
+    fn recall(&self, key: &Key) -> Option<Bytes> {
+        self.inner.recall(key)
+    }
+
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        if self.planted != Planted::BelievesMemory {
+            return self.inner.get_many(keys).await;
+        }
+        try_join_all(keys.iter().map(|key| self.get(key))).await
     }
 
     async fn scan(
@@ -124,11 +191,25 @@ impl Store for PlantedStore {
         if self.planted == Planted::RecordsNoDelivery && batch.operations().iter().any(is_outcome) {
             return Ok(());
         }
-        let (expectations, operations) = batch.into_parts();
-        let mut bent = Batch::new();
-        if self.planted != Planted::OverwritesOthers {
-            expectations.into_iter().for_each(|expectation| bent.expect(expectation));
+        let (mut expectations, mut operations) = batch.into_parts();
+        let removes = |kind: KeyKind, operations: &[Operation]| {
+            let is_removal =
+                |change: &Operation| matches!(change, Operation::Delete(key) if key.kind() == kind);
+            operations.iter().any(is_removal)
+        };
+        match self.planted {
+            Planted::OverwritesOthers => expectations.clear(),
+            Planted::RemovesBlindly if removes(KeyKind::Container, &operations) => {
+                expectations.retain(|expected| expected.key().kind() != KeyKind::Container);
+            }
+            // Those that are garbage go later, with all that is.
+            Planted::LeavesLargeBodies if removes(KeyKind::Signal, &operations) => {
+                operations.retain(|change| change.key().kind() != KeyKind::SignalBody);
+            }
+            _ => {}
         }
+        let mut bent = Batch::new();
+        expectations.into_iter().for_each(|expectation| bent.expect(expectation));
         for operation in operations {
             for operation in self.bend(operation).await? {
                 match operation {

@@ -2,7 +2,7 @@
 //! processes that die between a question and its answer.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,9 +13,13 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
+use crate::store::etcd::model::{Cluster, PREFIX, Revision};
 use crate::store::memory::MemoryStore;
 use crate::store::sharing::{Change, Changes, Job, Leadership};
 use crate::store::{Batch, CommitError, Key, KeyKind, Operation, Store, StoreError};
+use crate::tests::histories::etcd::Records;
+use crate::tests::histories::life::Life;
+use crate::tests::histories::model::Violation;
 
 /// How many changes may wait for one who is told of them, as with etcd.
 const MAX_WAITING_CHANGES: usize = 256;
@@ -36,43 +40,11 @@ pub(super) struct Rates {
     pub(super) lose_thread: u32,
 }
 
-/// One process, until it dies.
-#[derive(Debug)]
-pub(super) struct Life {
-    pub(super) number: u64,
-    ended: watch::Sender<bool>,
-    /// Who sees to it that another process takes its place.
-    deaths: mpsc::UnboundedSender<u64>,
-}
-
-impl Life {
-    pub(super) fn new(number: u64, deaths: mpsc::UnboundedSender<u64>) -> Life {
-        Life { number, ended: watch::Sender::new(false), deaths }
-    }
-
-    /// From now on it reads, writes and sends nothing any more.
-    pub(super) fn end(&self) {
-        if !self.ended.send_replace(true) {
-            // Nobody is told after the end of a history.
-            let _over = self.deaths.send(self.number);
-        }
-    }
-
-    pub(super) fn has_ended(&self) -> bool {
-        *self.ended.borrow()
-    }
-
-    pub(super) async fn ended(&self) {
-        let mut seen = self.ended.subscribe();
-        // The sender lives as long as this.
-        let _ended = seen.wait_for(|ended| *ended).await;
-    }
-}
-
 /// The one store, and who takes part.
 #[derive(Debug)]
 pub(super) struct Hub {
-    pub(super) records: MemoryStore,
+    /// All that is stored, without anything going wrong.
+    pub(super) records: Arc<dyn Store>,
     rates: Rates,
     state: Mutex<State>,
 }
@@ -80,6 +52,7 @@ pub(super) struct Hub {
 #[derive(Debug)]
 struct State {
     dice: StdRng,
+    violation: Option<Violation>,
     followers: Vec<Follower>,
     candidates: Vec<Candidate>,
 }
@@ -99,10 +72,41 @@ struct Candidate {
 }
 
 impl Hub {
-    pub(super) fn new(seed: u64, rates: Rates) -> Hub {
-        let dice = StdRng::seed_from_u64(seed);
-        let state = State { dice, followers: Vec::new(), candidates: Vec::new() };
-        Hub { records: MemoryStore::new(), rates, state: Mutex::new(state) }
+    /// In memory.
+    pub(super) fn new(seed: u64, rates: Rates) -> Arc<Hub> {
+        Arc::new(Hub::with(Arc::new(MemoryStore::new()), seed, rates))
+    }
+
+    /// In a cluster of etcd.
+    pub(super) fn with_cluster(seed: u64, rates: Rates) -> (Arc<Hub>, Arc<Cluster>) {
+        let mut made = None;
+        let hub = Arc::new_cyclic(|hub: &Weak<Hub>| {
+            let hub = hub.clone();
+            let cluster = Arc::new(Cluster::new(move |revision| {
+                let hub = hub.upgrade();
+                hub.iter()
+                    .for_each(|hub| changes_of(revision).for_each(|change| hub.tell(&change)));
+            }));
+            let records = Arc::new(Records(Arc::clone(&cluster)));
+            made = Some(cluster);
+            Hub::with(records, seed, rates)
+        });
+        (hub, made.expect("it was made together with the hub"))
+    }
+
+    fn with(records: Arc<dyn Store>, seed: u64, rates: Rates) -> Hub {
+        let (dice, followers, candidates) = (StdRng::seed_from_u64(seed), Vec::new(), Vec::new());
+        let state = State { dice, violation: None, followers, candidates };
+        Hub { records, rates, state: Mutex::new(state) }
+    }
+
+    /// Takes down what must not be. The first one counts.
+    pub(super) fn report(&self, violation: Violation) {
+        self.state().violation.get_or_insert(violation);
+    }
+
+    pub(super) fn violation(&self) -> Option<Violation> {
+        self.state().violation.clone()
     }
 
     /// The store, as this process sees it.
@@ -217,6 +221,14 @@ impl Member {
         }
     }
 
+    /// To be asked before a commit and after it.
+    pub(super) fn die_perhaps(&self) -> Result<(), StoreError> {
+        if self.hub.roll() < self.hub.rates.crash {
+            self.life.end();
+        }
+        self.check_life()
+    }
+
     async fn read(&self) -> Result<(), StoreError> {
         self.check_life()?;
         let (roll, rates) = (self.hub.roll(), self.hub.rates);
@@ -275,21 +287,12 @@ impl Store for Member {
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), CommitError> {
-        self.check_life()?;
-        let (roll, rates) = (self.hub.roll(), self.hub.rates);
-        if roll < rates.crash {
-            self.life.end();
-            return Err(unavailable("died before the commit").into());
-        }
+        self.die_perhaps()?;
         // None of these waits: to the others it is one step.
         let changes = self.changes_of(&batch).await?;
         self.hub.records.commit(batch).await?;
         changes.iter().for_each(|change| self.hub.tell(change));
-        if roll < 2 * rates.crash {
-            self.life.end();
-            return Err(unavailable("died after the commit").into());
-        }
-        Ok(())
+        Ok(self.die_perhaps()?)
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
@@ -347,6 +350,17 @@ async fn follow(
             }
         }
     }
+}
+
+/// What is told of a revision of etcd.
+fn changes_of(revision: &Revision) -> impl Iterator<Item = Change> {
+    revision.changes.iter().filter_map(|(name, value)| {
+        let key = Key::from_bytes(name.slice(PREFIX.len()..))?;
+        Some(match value {
+            Some(value) => Change::Put(key, value.clone()),
+            None => Change::Deleted(key),
+        })
+    })
 }
 
 fn unavailable(detail: &str) -> StoreError {
