@@ -4,6 +4,7 @@ mod admin;
 pub(crate) mod body;
 pub(crate) mod edge;
 pub(crate) mod heat;
+pub(crate) mod host;
 pub(crate) mod listener;
 pub(crate) mod metadata;
 pub(crate) mod native;

@@ -23,9 +23,13 @@
 //! | is not known, and Keystone has just gone | `BearerError::Unavailable`, that is 503 |
 //! | is not known, and Keystone has been away for `PATIENCE` | `BearerError::AwayForLong`, that is 503, but for listings: they are empty, and Heat goes on polling |
 //!
-//! While Keystone is away it is tried every `PROBE_INTERVAL` by one caller; the others are not held up.
-//! A refusal of the relay's own user is Keystone being away, too: it is the operator's mistake and not the
-//! caller's.
+//! That Keystone is away is learned from a question of the relay's own, about its own token: some questions
+//! of callers make a Keystone fail that answers all others (a signed request for the host `[:a` does), and
+//! nobody may shut it to others by asking one. A caller's question that fails has the relay ask, and while
+//! Keystone is away the relay asks every `PROBE_INTERVAL` that somebody wants something; callers are not
+//! held up. A token that Keystone fails over although it is there is treated by the table, too, and no other
+//! token is. A refusal of the relay's own user is Keystone being away: it is the operator's mistake and not
+//! the caller's.
 //!
 //! Choices not taken: validating Fernet tokens here, which needs Keystone's keys on every relay; the
 //! `memcached` of Keystone's own middleware, one more service to run; a negative answer kept for long,
@@ -35,24 +39,25 @@ pub(crate) mod calls;
 pub(crate) mod verdict;
 
 mod cache;
+mod flight;
 mod outage;
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use signal_protocol::message::Login;
-use tokio::sync::{Semaphore, watch};
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
 
 use crate::clock::Clock;
 use crate::config::Secret;
 use crate::error::chain;
-use crate::keystone::cache::{Cached, VerdictCache};
+use crate::keystone::cache::VerdictCache;
 use crate::keystone::calls::{CallError, Calls, ExchangedToken, OwnToken, PresignedRequest};
-use crate::keystone::outage::{Line, Outages, Passage};
+use crate::keystone::flight::Flight;
+use crate::keystone::outage::{Outage, Passage};
 use crate::keystone::verdict::{BearerError, ProjectId, TokenHash, Verdict};
 use crate::outbound::{ClientError, ServiceUrl};
 
@@ -72,7 +77,7 @@ pub(crate) const REFUSED: Duration = Duration::from_secs(5);
 /// 1, 2, 4, 8 and 16 seconds, so its fourth repetition, 15 seconds after the first request, still comes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 
-/// How often Keystone is tried while it is away.
+/// How often Keystone is tried while it is away, or while it fails over somebody's questions.
 pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long one call may take. Keystone answers in tens of milliseconds; a heat-engine thread waits.
@@ -106,10 +111,6 @@ pub enum TokenUse {
     Finish,
 }
 
-/// A question that is under way, and whose answer will arrive here. Nothing inside stands for a failure,
-/// whose reason was logged where it happened.
-type Flight = watch::Receiver<Option<Option<Verdict>>>;
-
 /// Asks Keystone. Clones share what is remembered.
 #[derive(Clone, Debug)]
 pub struct Keystone {
@@ -131,7 +132,7 @@ struct Memory {
     verdicts: VerdictCache,
     flights: HashMap<(TokenHash, TokenUse), Flight>,
     own_token: Option<OwnToken>,
-    outages: Outages,
+    outage: Outage,
 }
 
 impl Keystone {
@@ -144,7 +145,7 @@ impl Keystone {
             verdicts: VerdictCache::new(),
             flights: HashMap::new(),
             own_token: None,
-            outages: Outages::new(),
+            outage: Outage::new(),
         };
         let shared = Shared {
             calls: Calls::new(settings, CALL_TIMEOUT)?,
@@ -180,25 +181,25 @@ impl Keystone {
         &self,
         request: &PresignedRequest<'_>,
     ) -> Result<ExchangedToken, BearerError> {
-        self.admit(Line::Signatures)?;
+        self.admit().await?;
         let asked = self.with_own_token(|own| self.shared.calls.exchange(own, request)).await;
-        self.note(Line::Signatures, asked)?.ok_or(BearerError::Invalid)
+        self.note(asked)?.ok_or(BearerError::Invalid)
     }
 
     /// A token for a user that Heat has made for one handle. It is asked of the configured Keystone,
     /// wherever the sender believes Keystone to be.
     pub(crate) async fn login(&self, login: &Login) -> Result<Secret, BearerError> {
-        self.admit(Line::Signatures)?;
+        self.admit().await?;
         let asked = self.shared.calls.login(login).await;
-        self.note(Line::Signatures, asked)?.ok_or(BearerError::Invalid)
+        self.note(asked)?.ok_or(BearerError::Invalid)
     }
 
     /// A token of the relay's own user, to be shown beside a caller's: services then take the caller's
     /// token although it has expired.
     pub(crate) async fn service_token(&self) -> Result<Secret, BearerError> {
-        self.admit(Line::Tokens)?;
+        self.admit().await?;
         let fetched = self.own_token(None).await;
-        self.note(Line::Tokens, fetched)
+        self.note(fetched)
     }
 
     /// Forgets the relay's own token, because somebody refused it.
@@ -209,84 +210,7 @@ impl Keystone {
         }
     }
 
-    async fn verdict(
-        &self,
-        token: &str,
-        hash: TokenHash,
-        token_use: TokenUse,
-    ) -> Result<Verdict, BearerError> {
-        let (stale, mut flight) = match self.look_up(token, hash, token_use) {
-            LookUp::Remembered(verdict) => return Ok(verdict),
-            LookUp::Closed { away_for } => return Err(unavailable(away_for)),
-            LookUp::Asked { stale, flight } => (stale, flight),
-        };
-        // An end without an answer is a question that panicked.
-        let answer = match flight.wait_for(Option::is_some).await {
-            Ok(answer) => answer.clone().flatten(),
-            Err(_) => None,
-        };
-        match answer.or(stale) {
-            Some(verdict) => Ok(verdict),
-            None => {
-                Err(unavailable(self.memory().outages.of(Line::Tokens).away_for(Instant::now())))
-            }
-        }
-    }
-
-    /// What is remembered of a token, or the question about it, which is begun unless it is under way.
-    fn look_up(&self, token: &str, hash: TokenHash, token_use: TokenUse) -> LookUp {
-        let now = Instant::now();
-        let mut memory = self.memory();
-        let memory = &mut *memory;
-        let outage = memory.outages.of(Line::Tokens);
-        let stale = match (token_use, memory.verdicts.get(hash, now)) {
-            (TokenUse::Finish, Cached::Fresh(verdict)) => return LookUp::Remembered(verdict),
-            (TokenUse::Finish, Cached::Stale(verdict)) => Some(verdict),
-            // That a token is alive is not remembered: this is asked at the end of its time only.
-            (TokenUse::Begin, _) | (_, Cached::Nothing) => None,
-        };
-        let is_crowded = memory.flights.len() >= MAX_WAITING;
-        let flight = match memory.flights.entry((hash, token_use)) {
-            Entry::Occupied(flight) => flight.get().clone(),
-            Entry::Vacant(_) if is_crowded => return LookUp::or_closed(stale, Duration::ZERO),
-            Entry::Vacant(place) => match outage.admit(now) {
-                Passage::Closed { away_for } => return LookUp::or_closed(stale, away_for),
-                Passage::Open => {
-                    let (sender, flight) = watch::channel(None);
-                    tokio::spawn(self.clone().ask(token.to_owned(), hash, token_use, sender));
-                    place.insert(flight).clone()
-                }
-            },
-        };
-        match stale {
-            // The question is a probe, and whoever has another answer does not wait for it.
-            Some(verdict) if outage.is_on() => LookUp::Remembered(verdict),
-            stale => LookUp::Asked { stale, flight },
-        }
-    }
-
-    /// Asks Keystone about a token, remembers the answer, and tells all who wait for it.
-    async fn ask(
-        self,
-        token: String,
-        hash: TokenHash,
-        token_use: TokenUse,
-        sender: watch::Sender<Option<Option<Verdict>>>,
-    ) {
-        let _landing = Landing { keystone: &self, key: (hash, token_use) };
-        let token = Secret::new(token);
-        let asked =
-            self.with_own_token(|own| self.shared.calls.validate(own, &token, token_use)).await;
-        let answer = self.note(Line::Tokens, asked).ok();
-        if let Some(verdict) = &answer
-            && token_use == TokenUse::Finish
-        {
-            self.memory().verdicts.put(hash, verdict.clone(), Instant::now());
-        }
-        sender.send_replace(Some(answer));
-    }
-
-    /// Makes a call with the relay's own token, and once more with a new one if that is refused.
+    /// Makes a caller's call with the relay's own token, when it is its turn.
     async fn with_own_token<T, F>(&self, call: impl Fn(Secret) -> F) -> Result<T, CallError>
     where
         F: Future<Output = Result<T, CallError>>,
@@ -294,6 +218,14 @@ impl Keystone {
         let Ok(_slot) = self.shared.slots.acquire().await else {
             return Err(CallError::NoSlot);
         };
+        self.renewing_own_token(call).await
+    }
+
+    /// Makes a call with the relay's own token, and once more with a new one if that is refused.
+    async fn renewing_own_token<T, F>(&self, call: impl Fn(Secret) -> F) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<T, CallError>>,
+    {
         let own = self.own_token(None).await?;
         match call(own.clone()).await {
             Err(CallError::OwnTokenRefused) => call(self.own_token(Some(&own)).await?).await,
@@ -318,65 +250,61 @@ impl Keystone {
         Ok(secret)
     }
 
-    fn admit(&self, line: Line) -> Result<(), BearerError> {
-        match self.memory().outages.of(line).admit(Instant::now()) {
+    /// Whether a question may be asked now. While Keystone is away, the caller who comes when it is time to
+    /// try waits for the relay's own question.
+    async fn admit(&self) -> Result<(), BearerError> {
+        let passage = self.memory().outage.admit(Instant::now());
+        match passage {
             Passage::Open => Ok(()),
             Passage::Closed { away_for } => Err(unavailable(away_for)),
+            // A task of its own, which a caller who goes away does not take along.
+            Passage::Probe => match tokio::spawn(self.clone().probe()).await {
+                Ok(probed) => probed,
+                Err(_) => Err(BearerError::Unavailable),
+            },
         }
     }
 
-    /// Keeps the books on whether Keystone is there; the log hears of the changes only.
-    fn note<T>(&self, line: Line, called: Result<T, CallError>) -> Result<T, BearerError> {
-        let now = Instant::now();
-        let mut memory = self.memory();
-        let outage = memory.outages.of(line);
-        match called {
-            Ok(value) => {
+    /// Asks a question that has nothing of a caller's in it: what comes of it is Keystone's doing.
+    async fn probe(self) -> Result<(), BearerError> {
+        let asked = self.renewing_own_token(|own| self.shared.calls.confirm(own));
+        let asked = timeout(CALL_TIMEOUT, asked).await.unwrap_or(Err(CallError::Silent));
+        let (mut memory, now) = (self.memory(), Instant::now());
+        let outage = &mut memory.outage;
+        match asked {
+            Ok(()) => {
                 if let Some(away_for) = outage.end(now) {
-                    tracing::info!(away_s = away_for.as_secs(), "keystone checks {line} again");
+                    tracing::info!(away_s = away_for.as_secs(), "keystone is there again");
                 }
-                Ok(value)
+                Ok(())
             }
             Err(error) => {
                 if outage.begin(now) {
-                    tracing::warn!(error = %chain(&error), "keystone cannot check {line}");
+                    tracing::warn!(error = %chain(&error), "keystone is away");
                 }
                 Err(unavailable(outage.away_for(now)))
             }
         }
     }
 
+    /// The caller of a question that failed is told to come again. It may be Keystone that is away, or the
+    /// question that it stumbled over: the relay looks which, unless it has done so just before.
+    fn note<T>(&self, asked: Result<T, CallError>) -> Result<T, BearerError> {
+        let error = match asked {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        let (mut memory, now) = (self.memory(), Instant::now());
+        if memory.outage.doubt(now) {
+            tracing::warn!(error = %chain(&error), "keystone has left a question unanswered");
+            tokio::spawn(self.clone().probe());
+        }
+        Err(unavailable(memory.outage.away_for(now)))
+    }
+
     fn memory(&self) -> MutexGuard<'_, Memory> {
         // Each change is whole before the next statement can panic.
         self.shared.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What became of the look into the memory.
-enum LookUp {
-    Remembered(Verdict),
-    Asked { stale: Option<Verdict>, flight: Flight },
-    Closed { away_for: Duration },
-}
-
-impl LookUp {
-    fn or_closed(stale: Option<Verdict>, away_for: Duration) -> LookUp {
-        match stale {
-            Some(verdict) => LookUp::Remembered(verdict),
-            None => LookUp::Closed { away_for },
-        }
-    }
-}
-
-/// Takes a question off the list when it ends, however it ends.
-struct Landing<'a> {
-    keystone: &'a Keystone,
-    key: (TokenHash, TokenUse),
-}
-
-impl Drop for Landing<'_> {
-    fn drop(&mut self) {
-        self.keystone.memory().flights.remove(&self.key);
     }
 }
 

@@ -129,8 +129,9 @@ impl Stacks {
     async fn report(&self, stack: &ContainerAddress) {
         match self.view(stack).await {
             Ok(view) if view.n_missing > 0 => tracing::warn!(
-                account = %stack.account,
-                stack = %stack.container,
+                account = stack.account.as_str(),
+                // As text, of which control characters are escaped; any token can choose the name.
+                stack = stack.container.as_str(),
                 n_expected = view.expected.len(),
                 n_missing = view.n_missing,
                 missing = view.missing(),

@@ -1,4 +1,4 @@
-//! What Keystone said lately, bounded in number and in age.
+//! What Keystone said lately, and about which tokens it could say nothing; bounded in number and in age.
 //!
 //! Refusals have a room of their own: whoever sends made-up tokens pushes out other refusals, and never
 //! the verdict on a token that is good.
@@ -18,6 +18,9 @@ const MAX_KNOWN: usize = 10_000;
 /// How many refused tokens are remembered.
 const MAX_UNKNOWN: usize = 1_000;
 
+/// How many tokens are remembered that nothing could be learned about.
+const MAX_FAILING: usize = 1_000;
+
 /// What is remembered of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Cached {
@@ -27,15 +30,29 @@ pub(super) enum Cached {
     Nothing,
 }
 
+/// No question about a token has been answered lately.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Failing {
+    pub(super) lasts: Duration,
+    /// How long ago the last question ended.
+    pub(super) tried_ago: Duration,
+}
+
 #[derive(Debug)]
 pub(super) struct VerdictCache {
-    known: Room,
-    unknown: Room,
+    known: Room<Verdict>,
+    unknown: Room<Verdict>,
+    /// With the time of the first failure.
+    failing: Room<Instant>,
 }
 
 impl VerdictCache {
     pub(super) fn new() -> VerdictCache {
-        VerdictCache { known: Room::new(MAX_KNOWN), unknown: Room::new(MAX_UNKNOWN) }
+        VerdictCache {
+            known: Room::new(MAX_KNOWN),
+            unknown: Room::new(MAX_UNKNOWN),
+            failing: Room::new(MAX_FAILING),
+        }
     }
 
     pub(super) fn get(&self, hash: TokenHash, now: Instant) -> Cached {
@@ -53,48 +70,66 @@ impl VerdictCache {
     }
 
     pub(super) fn put(&mut self, hash: TokenHash, verdict: Verdict, now: Instant) {
+        self.forget_failure(hash);
         match verdict {
             Verdict::Known { .. } => {
-                self.unknown.verdicts.remove(&hash);
+                self.unknown.entries.remove(&hash);
                 self.known.put(hash, verdict, now);
             }
             Verdict::Unknown => {
-                self.known.verdicts.remove(&hash);
+                self.known.entries.remove(&hash);
                 self.unknown.put(hash, verdict, now);
             }
         }
     }
+
+    /// Whether the last question about the token failed. One that nobody has asked about for [`FRESH`] is
+    /// taken for new.
+    pub(super) fn failing(&self, hash: TokenHash, now: Instant) -> Option<Failing> {
+        let (since, tried_ago) = self.failing.get(hash, now)?;
+        let lasts = now.saturating_duration_since(since);
+        (tried_ago < FRESH).then_some(Failing { lasts, tried_ago })
+    }
+
+    pub(super) fn put_failure(&mut self, hash: TokenHash, now: Instant) {
+        let lasts = self.failing(hash, now).map_or(Duration::ZERO, |failing| failing.lasts);
+        self.failing.put(hash, now.checked_sub(lasts).unwrap_or(now), now);
+    }
+
+    pub(super) fn forget_failure(&mut self, hash: TokenHash) {
+        self.failing.entries.remove(&hash);
+    }
 }
 
-/// Verdicts of one kind, of which the one that was put first goes first.
+/// What is known of tokens of one kind. The one that was put first goes first.
 #[derive(Debug)]
-struct Room {
+struct Room<T> {
     capacity: usize,
-    verdicts: HashMap<TokenHash, (Verdict, Instant)>,
+    entries: HashMap<TokenHash, (T, Instant)>,
     /// In the order in which they were put. One that was put again stands here twice, and its first place
     /// no longer counts: the times differ.
     order: VecDeque<(TokenHash, Instant)>,
 }
 
-impl Room {
-    fn new(capacity: usize) -> Room {
-        Room { capacity, verdicts: HashMap::new(), order: VecDeque::new() }
+impl<T: Clone> Room<T> {
+    fn new(capacity: usize) -> Room<T> {
+        Room { capacity, entries: HashMap::new(), order: VecDeque::new() }
     }
 
-    fn get(&self, hash: TokenHash, now: Instant) -> Option<(Verdict, Duration)> {
-        let (verdict, put_at) = self.verdicts.get(&hash)?;
-        Some((verdict.clone(), now.saturating_duration_since(*put_at)))
+    fn get(&self, hash: TokenHash, now: Instant) -> Option<(T, Duration)> {
+        let (entry, put_at) = self.entries.get(&hash)?;
+        Some((entry.clone(), now.saturating_duration_since(*put_at)))
     }
 
-    fn put(&mut self, hash: TokenHash, verdict: Verdict, now: Instant) {
-        self.verdicts.insert(hash, (verdict, now));
+    fn put(&mut self, hash: TokenHash, entry: T, now: Instant) {
+        self.entries.insert(hash, (entry, now));
         self.order.push_back((hash, now));
-        while self.verdicts.len() > self.capacity || self.order.len() > 2 * self.capacity {
+        while self.entries.len() > self.capacity || self.order.len() > 2 * self.capacity {
             let Some((oldest, put_at)) = self.order.pop_front() else {
                 return;
             };
-            if self.verdicts.get(&oldest).is_some_and(|(_, latest)| *latest == put_at) {
-                self.verdicts.remove(&oldest);
+            if self.entries.get(&oldest).is_some_and(|(_, latest)| *latest == put_at) {
+                self.entries.remove(&oldest);
             }
         }
     }
@@ -154,7 +189,35 @@ mod tests {
         assert_eq!(cache.get(hash(0), start), Cached::Fresh(known()));
         assert_eq!(cache.get(hash(1), start), Cached::Nothing);
         assert_eq!(cache.get(hash(2 * MAX_UNKNOWN), start), Cached::Fresh(Verdict::Unknown));
-        assert_eq!(cache.unknown.verdicts.len(), MAX_UNKNOWN);
+        assert_eq!(cache.unknown.entries.len(), MAX_UNKNOWN);
+    }
+
+    #[test]
+    fn a_token_fails_until_a_question_about_it_is_answered() {
+        let (mut cache, start) = (VerdictCache::new(), Instant::now());
+        let second = Duration::from_secs(1);
+        let check = |cache: &VerdictCache, after: u32, expect: Option<(u32, u32)>| {
+            let failing = cache.failing(hash(1), start + second * after);
+            let expect = expect.map(|(lasts, tried_ago)| Failing {
+                lasts: second * lasts,
+                tried_ago: second * tried_ago,
+            });
+            assert_eq!(failing, expect, "after {after} s");
+        };
+        check(&cache, 0, None);
+        cache.put_failure(hash(1), start);
+        cache.put_failure(hash(1), start + second * 8);
+        check(&cache, 9, Some((9, 1)));
+        cache.put(hash(1), known(), start + second * 10);
+        check(&cache, 10, None);
+        cache.put_failure(hash(1), start + second * 11);
+        check(&cache, 12, Some((1, 1)));
+        check(&cache, 11 + 60, None);
+        for number in 2..=MAX_FAILING + 1 {
+            cache.put_failure(hash(number), start + second * 12);
+        }
+        check(&cache, 12, None);
+        assert_eq!(cache.failing.entries.len(), MAX_FAILING);
     }
 
     #[test]
@@ -165,7 +228,7 @@ mod tests {
             cache.put(hash(0), known(), now);
             cache.put(hash(number % (2 * MAX_KNOWN)), known(), now);
         }
-        assert!(cache.known.verdicts.len() <= MAX_KNOWN);
+        assert!(cache.known.entries.len() <= MAX_KNOWN);
         assert!(cache.known.order.len() <= 2 * MAX_KNOWN);
         let end = start + Duration::from_millis(3 * MAX_KNOWN as u64);
         assert_ne!(cache.get(hash(0), end), Cached::Nothing);

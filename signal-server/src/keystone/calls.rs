@@ -1,5 +1,5 @@
-//! The three calls to Keystone (Identity API v3): a token for the relay, the meaning of a caller's token,
-//! and the exchange of an EC2 signature for a token.
+//! The calls to Keystone (Identity API v3): a token for the relay or for a user of Heat's, the meaning of a
+//! token, and the exchange of an EC2 signature for a token.
 
 use std::fmt;
 use std::time::Duration;
@@ -46,7 +46,7 @@ pub(crate) struct ExchangedToken {
     pub(crate) project: ProjectId,
 }
 
-/// Why a call brought no answer. None of these is the caller's doing.
+/// Why a call brought no answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(super) enum CallError {
@@ -70,6 +70,8 @@ pub(super) enum CallError {
     Status { status: StatusCode },
     #[error("no more calls are made")]
     NoSlot,
+    #[error("keystone did not answer the relay's own question in time")]
+    Silent,
 }
 
 /// The token of the relay's own user.
@@ -239,11 +241,7 @@ impl Calls {
             StatusCode::OK | StatusCode::CREATED => {}
             StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => return Ok(None),
             // Keystone has one 401 for a signature that is not good and for a token of ours that is not.
-            StatusCode::UNAUTHORIZED => {
-                let verdict = self.validate(own.clone(), &own, TokenUse::Begin).await?;
-                let is_ours_good = matches!(verdict, Verdict::Known { .. });
-                return if is_ours_good { Ok(None) } else { Err(CallError::OwnTokenRefused) };
-            }
+            StatusCode::UNAUTHORIZED => return self.confirm(own).await.map(|()| None),
             status => return Err(of_own_token(status)),
         }
         let token = subject_token(&response)?;
@@ -251,6 +249,15 @@ impl Calls {
             return Ok(None);
         };
         Ok(Some(ExchangedToken { token, project: ProjectId(project.id) }))
+    }
+
+    /// Whether Keystone takes the relay's own token. This is the question that has nothing of a caller's
+    /// in it.
+    pub(super) async fn confirm(&self, own: Secret) -> Result<(), CallError> {
+        match self.validate(own.clone(), &own, TokenUse::Begin).await? {
+            Verdict::Known { .. } => Ok(()),
+            Verdict::Unknown => Err(CallError::OwnTokenRefused),
+        }
     }
 
     fn at(&self, path_and_query: &str) -> String {

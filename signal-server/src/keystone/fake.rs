@@ -1,6 +1,6 @@
 //! A Keystone for tests: a real server on a socket, whose tokens and moods a test sets.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::extract::State;
@@ -41,6 +41,8 @@ struct FakeState {
     own_tokens: Vec<String>,
     /// Signatures that are good, with the token and project that they are exchanged for.
     signatures: HashMap<String, (String, String)>,
+    /// Tokens and signatures that a question about is answered 500.
+    stumbles_over: HashSet<String>,
     calls: BTreeMap<&'static str, usize>,
     exchanges: Vec<Value>,
 }
@@ -56,6 +58,7 @@ impl FakeKeystone {
             tokens: HashMap::new(),
             own_tokens: Vec::new(),
             signatures: HashMap::new(),
+            stumbles_over: HashSet::new(),
             calls: BTreeMap::new(),
             exchanges: Vec::new(),
         }));
@@ -109,6 +112,16 @@ impl FakeKeystone {
         self.issue(token, Some(project), 3600);
         let exchanged = (token.to_owned(), project.to_owned());
         self.state().signatures.insert(signature.to_owned(), exchanged);
+    }
+
+    /// Fails from now on, or no longer, over whoever asks about this token or signature.
+    pub(crate) fn stumble_over(&self, asked: &str, stumbles: bool) {
+        let mut state = self.state();
+        if stumbles {
+            state.stumbles_over.insert(asked.to_owned());
+        } else {
+            state.stumbles_over.remove(asked);
+        }
     }
 
     /// How often a call was made: `authenticate`, `validate`, `validate_alive` or `exchange`.
@@ -177,6 +190,9 @@ async fn validate(State(state): State<Shared>, headers: HeaderMap, uri: Uri) -> 
         return StatusCode::UNAUTHORIZED.into_response();
     }
     let subject = headers["x-subject-token"].to_str().unwrap();
+    if state.stumbles_over.contains(subject) {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    }
     if state.own_tokens.iter().any(|own| own == subject) {
         let later = Timestamp::now() + SignedDuration::from_hours(1);
         return Json(json!({"token": {"expires_at": later}})).into_response();
@@ -209,6 +225,9 @@ async fn exchange(
     let credentials = body["ec2Credentials"].clone();
     state.exchanges.push(credentials.clone());
     let signature = credentials["signature"].as_str().unwrap_or_default();
+    if state.stumbles_over.contains(signature) {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    }
     let Some((token, project)) = state.signatures.get(signature) else {
         return StatusCode::UNAUTHORIZED.into_response();
     };

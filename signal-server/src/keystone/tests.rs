@@ -122,6 +122,13 @@ async fn the_relays_own_token_is_renewed_before_it_ends() {
     assert_ne!(keystone.service_token().await.unwrap().expose(), second.expose());
 }
 
+/// Returns when the relay knows whether Keystone is there or away.
+async fn settled(keystone: &Keystone) {
+    while keystone.memory().outage.is_doubted() {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// What callers are told while Keystone is in this mood, and afterwards.
 async fn check_outage(mood: Mood) {
     let fake = FakeKeystone::start().await;
@@ -132,12 +139,16 @@ async fn check_outage(mood: Mood) {
 
     fake.set_mood(mood);
     check(&keystone, "unknown", TokenUse::Finish, Err(BearerError::Unavailable)).await;
+    // An answer to the relay's own question comes in this time or never.
+    pass(CALL_TIMEOUT).await;
+    settled(&keystone).await;
     let n_validations = fake.n_calls("validate");
     // Nobody tries again at once.
     check(&keystone, "unknown", TokenUse::Begin, Err(BearerError::Unavailable)).await;
-    assert_eq!(fake.n_calls("validate"), n_validations);
+    check(&keystone, "another", TokenUse::Begin, Err(BearerError::Unavailable)).await;
     pass(PATIENCE).await;
     check(&keystone, "unknown", TokenUse::Finish, Err(BearerError::AwayForLong)).await;
+    assert_eq!(fake.n_calls("validate"), n_validations, "the relay tries with its own token");
     pass(FRESH).await;
     check(&keystone, "known", TokenUse::Begin, Ok("p1")).await;
     pass(STALE).await;
@@ -236,6 +247,54 @@ async fn a_signature_is_exchanged_for_a_token() {
     fake.set_mood(Mood::Answers(StatusCode::FORBIDDEN));
     let refused = keystone.exchange(&presigned("good=")).await;
     assert_eq!(refused.map(|_| ()), Err(BearerError::Unavailable));
+}
+
+/// As Keystone does over a `Host` that it cannot take apart: whoever has one credential can ask that as
+/// often as he likes.
+#[tokio::test]
+async fn a_question_that_keystone_stumbles_over_holds_up_nobody_else() {
+    let fake = FakeKeystone::start().await;
+    let keystone = fake.client();
+    fake.issue("t", Some("p1"), 3600);
+    fake.accept_signature("good=", "exchanged", "p2");
+    for odd in ["odd=", "odd"] {
+        fake.stumble_over(odd, true);
+    }
+    for _ in 0..20 {
+        let odd = keystone.exchange(&presigned("odd=")).await;
+        assert_eq!(odd.map(|_| ()), Err(BearerError::Unavailable));
+        assert!(keystone.exchange(&presigned("good=")).await.is_ok());
+    }
+    check(&keystone, "odd", TokenUse::Begin, Err(BearerError::Unavailable)).await;
+    check(&keystone, "t", TokenUse::Begin, Ok("p1")).await;
+}
+
+/// As when the directory behind one of Keystone's domains is away: for those who are in it Keystone is.
+#[tokio::test]
+async fn a_token_that_keystone_stumbles_over_has_an_outage_of_its_own() {
+    let fake = FakeKeystone::start().await;
+    let keystone = fake.client();
+    for token in ["known", "unknown", "other"] {
+        fake.issue(token, Some("p1"), 3600);
+    }
+    check(&keystone, "known", TokenUse::Finish, Ok("p1")).await;
+    for token in ["known", "unknown"] {
+        fake.stumble_over(token, true);
+    }
+    check(&keystone, "unknown", TokenUse::Finish, Err(BearerError::Unavailable)).await;
+    settled(&keystone).await;
+    let n_validations = fake.n_calls("validate");
+    check(&keystone, "unknown", TokenUse::Finish, Err(BearerError::Unavailable)).await;
+    assert_eq!(fake.n_calls("validate"), n_validations, "nobody tries again at once");
+    pass(PATIENCE).await;
+    check(&keystone, "unknown", TokenUse::Finish, Err(BearerError::AwayForLong)).await;
+    settled(&keystone).await;
+    check(&keystone, "other", TokenUse::Finish, Ok("p1")).await;
+    pass(FRESH).await;
+    check(&keystone, "known", TokenUse::Finish, Ok("p1")).await;
+    settled(&keystone).await;
+    fake.stumble_over("unknown", false);
+    check(&keystone, "unknown", TokenUse::Finish, Ok("p1")).await;
 }
 
 #[test]

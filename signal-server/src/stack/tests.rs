@@ -109,6 +109,24 @@ async fn what_came_is_known_after_it_was_read_and_removed() {
     assert_eq!(view.reason, "1 of 2 expected have signalled; b has not signalled");
 }
 
+#[tokio::test]
+async fn a_name_writes_no_line_of_its_own_into_the_log() {
+    let name = "S\n2026-11-21T00:00:00Z ERROR the store is lost\u{1b}[31m";
+    let stacks = stacks();
+    stacks.expect(name, &["a"]).await;
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let lines = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(Arc::new(log.reopen().expect("the file")))
+        .finish();
+    let guard = tracing::subscriber::set_default(lines);
+    stacks.report(&container(name)).await;
+    drop(guard);
+    let log = std::fs::read_to_string(log.path()).expect("a log");
+    assert!(log.contains("some never came") && log.contains("the store is lost"), "{log}");
+    assert_eq!(log.matches(char::is_control).collect::<Vec<_>>(), ["\n"], "{log}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_wait_is_over_when_heat_has_been_silent_for_longer_than_it_ever_is() {
     let stacks = stacks();

@@ -13,7 +13,7 @@ use reqwest::blocking::Client;
 use serde_json::{Value, json};
 
 use crate::examples;
-use crate::stage::{END_LIMIT, Scene, Stage, wait_condition};
+use crate::stage::{Cloud, END_LIMIT, Scene, Stage, wait_condition};
 
 pub(crate) fn scenes() -> Vec<Scene> {
     vec![
@@ -77,6 +77,7 @@ fn wait_conditions(stage: &Stage) -> Result<()> {
 
     heat.reached("wait")?;
     let url = heat.alarm_url("signal")?;
+    keystone_stumbles(&cloud, &url)?;
     taken(put(&url, cfn_signal("SUCCESS", "a"))?)?;
     taken(put(&url, r#"{"id": "b", "data": "b"}"#)?)?;
     heat.completed(END_LIMIT)?;
@@ -86,6 +87,33 @@ fn wait_conditions(stage: &Stage) -> Result<()> {
         let events = stack.event_reasons("handle")?;
         ensure!(!events.iter().any(|reason| reason.contains("invalid")), "{events:?}");
         stack.delete()?;
+    }
+    Ok(())
+}
+
+/// Whoever has a project can make Keystone fail over a question: by a host that it cannot take apart, or by
+/// a credential of his own without a secret. The relay must not take that for a Keystone that is away.
+fn keystone_stumbles(cloud: &Cloud, url: &str) -> Result<()> {
+    let (user, client) = (cloud.lab.user("other")?, Client::new());
+    let credential = json!({"credential": {
+        "type": "ec2",
+        "user_id": user.id,
+        "project_id": user.project_id,
+        "blob": json!({"access": "odd"}).to_string(),
+    }});
+    let at_keystone = format!("{}/v3/credentials", cloud.lab.fact("keystone_url")?);
+    let made = client.post(at_keystone).header("x-auth-token", &user.token).json(&credential);
+    let made = made.send()?.status();
+    ensure!(made == 201, "Keystone answered {made} to a credential");
+    let (resource, _) = url.split_once('?').context("a URL without a signature")?;
+    let odd = format!("{resource}?AWSAccessKeyId=odd&Signature=x&SignatureVersion=2");
+    for (request, expect) in [
+        (client.put(url).header("host", "[:a"), (400, "bad_host")),
+        (client.put(odd), (503, "token_check_unavailable")),
+    ] {
+        let response = request.body("{}").send()?;
+        let (status, answer) = (response.status().as_u16(), response.text()?);
+        ensure!(status == expect.0 && answer.contains(expect.1), "{status}: {answer}");
     }
     Ok(())
 }

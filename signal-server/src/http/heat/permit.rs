@@ -10,7 +10,6 @@
 use std::borrow::Cow;
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::header::HOST;
 use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri};
 use bytes::Bytes;
@@ -25,6 +24,7 @@ use crate::forward::record::SignedRequest;
 use crate::forward::target::{CfnPath, Target, TargetError};
 use crate::http::body::RequestBody;
 use crate::http::heat::configured;
+use crate::http::host;
 use crate::http::permit::TokenError;
 use crate::keystone::TokenUse;
 use crate::keystone::calls::{ExchangedToken, PresignedRequest};
@@ -98,9 +98,8 @@ impl FromRequest<AppState> for SignaturePermit {
             return Err(TargetError.into());
         }
         let method = request.method().as_str().to_owned();
-        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-        let host =
-            host.ok_or_else(|| no_permit("the signature is for a host: send Host"))?.to_owned();
+        // Keystone fails over what is no host.
+        let host = host::of(request.headers()).ok_or_else(bad_host)?.to_owned();
         let RequestBody(body) = RequestBody::from_request(request, state).await?;
         let presigned = PresignedRequest {
             method: &method,
@@ -150,6 +149,12 @@ impl Signature {
         }
         Ok(Signature { access_key, signature, parameters })
     }
+}
+
+fn bad_host() -> ApiError {
+    let message =
+        "the signature is for a host: send one Host, a name or an address, perhaps with a port";
+    ApiError::new(StatusCode::BAD_REQUEST, "bad_host", message)
 }
 
 fn no_permit(message: &str) -> ApiError {

@@ -5,6 +5,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::header::HOST;
 use axum::http::{Method, Request};
+use futures_util::stream;
 use serde_json::Value;
 use tower::ServiceExt;
 
@@ -12,8 +13,9 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::forward::fake::FakeHeat;
 use crate::forward::upstream::HeatSettings;
+use crate::http::edge::{Edge, EdgeLimits};
 use crate::http::permit::{FixedTokens, KeystoneTokens};
-use crate::http::public_router;
+use crate::http::{public_router, public_surface};
 use crate::keystone::PATIENCE;
 use crate::keystone::fake::{FakeKeystone, Mood};
 use crate::store::memory::MemoryStore;
@@ -77,7 +79,10 @@ impl Stage {
         let request = Request::builder().method(method).uri(uri).header(HOST, "relay:8090");
         let request =
             token.into_iter().fold(request, |request, token| request.header("x-auth-token", token));
-        let request = request.body(Body::from(body.to_owned())).unwrap();
+        self.answer(request.body(Body::from(body.to_owned())).unwrap()).await
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Answer {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, usize::MAX).await.unwrap();
@@ -153,6 +158,20 @@ async fn nobody_is_acknowledged_without_a_permit() {
     }
 }
 
+/// Keystone takes the host apart when a signature does not fit, and fails over what is none.
+#[tokio::test]
+async fn keystone_is_not_asked_about_a_host_that_is_none() {
+    let stage = Stage::set().await;
+    stage.keystone.accept_signature("go+od=", "exchanged", "q");
+    for hosts in [&[][..], &["[:a"], &["relay:x"], &["relay", "relay"]] {
+        let request = Request::builder().method(Method::PUT).uri(format!("{WAIT}?{QUERY}"));
+        let request = hosts.iter().fold(request, |request, host| request.header(HOST, *host));
+        let answer = stage.answer(request.body(Body::from("{}")).unwrap()).await;
+        assert_eq!(answer.code(), "400 bad_host", "{hosts:?}");
+    }
+    assert_eq!(stage.keystone.n_calls("exchange"), 0);
+}
+
 #[tokio::test]
 async fn a_token_that_ended_while_the_stack_waited_still_signals() {
     let stage = Stage::set().await;
@@ -192,6 +211,32 @@ async fn a_signed_signal_is_acknowledged_in_heats_words() {
     assert_eq!(sent["access"], "key");
     assert_eq!(sent["params"]["Timestamp"], "2026-11-21T09:00:00Z");
     assert_eq!(sent["params"].as_object().unwrap().len(), 4);
+}
+
+/// Anybody may send such a request: the signature covers the body, so that is read before Keystone is asked.
+#[tokio::test]
+async fn a_body_on_its_way_keeps_no_poll_out() {
+    let stage = Stage::set().await;
+    stage.keystone.issue("t", Some("q"), 3600);
+    let limits = EdgeLimits { max_in_flight: 1, max_long_polls: 1 };
+    let edge = Edge::new(public_surface, limits, stage.state.metrics.clone());
+    let slow: Vec<_> = (0..3)
+        .map(|_| {
+            let body = Body::from_stream(stream::pending::<std::io::Result<Bytes>>());
+            let request = Request::put(format!("{WAIT}?{QUERY}")).header(HOST, "relay:8090");
+            let (edge, router) = (edge.clone(), stage.router.clone());
+            let request = request.body(body).unwrap();
+            tokio::spawn(async move { edge.call(router, request).await })
+        })
+        .collect();
+    while !stage.state.metrics.encode().unwrap().contains("heliograph_http_arriving 3\n") {
+        tokio::task::yield_now().await;
+    }
+    let poll = Request::get("/v1/AUTH_q/c?format=json").header("x-auth-token", "t");
+    let answer = edge.call(stage.router.clone(), poll.body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.status(), 404, "and not 503");
+    assert!(stage.keystone.exchanges().is_empty());
+    slow.into_iter().for_each(|slow| slow.abort());
 }
 
 #[tokio::test]
