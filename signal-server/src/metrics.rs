@@ -53,11 +53,13 @@ area! {
         requests: Family<RequestLabels, Counter> = Family::default(),
         /// Requests that are being answered, without those that wait for a signal.
         in_flight: Gauge = Gauge::default(),
+        /// Requests whose bodies are on their way.
+        arriving: Gauge = Gauge::default(),
         /// Requests that wait for a signal: long-polls and event streams.
         long_polls: Gauge = Gauge::default(),
         /// Open connections of both listeners.
         connections: Gauge = Gauge::default(),
-        /// Requests refused because too many were in flight.
+        /// Requests refused because too many were in flight, or too much of their bodies on its way.
         shed: Counter = Counter::default(),
     }
 }

@@ -4,14 +4,16 @@
 //! own. Here the layers are one function, [`Edge::call`], read from top to bottom. That is shorter, its
 //! order is plain, and it costs a signal next to nothing.
 
+pub(crate) mod places;
+
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -21,6 +23,7 @@ use tower::Service;
 use tracing::{Instrument, debug_span};
 
 use crate::error::{ApiError, ErrorCode, LogText};
+use crate::http::edge::places::{Arrivals, BUSY_RETRY_AFTER, Place, Places, ReceivingPlace};
 use crate::metrics::{CodeLabels, Metrics, RequestLabels, Surface};
 
 /// The longest path, in bytes: an account, a container and an object of the longest names, percent-encoded,
@@ -39,9 +42,6 @@ pub(crate) const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// shorter, and a store that needs longer for one commit is down.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// When to come again after the relay refused a request because it was busy.
-const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
-
 /// The longest request id that is taken over from the caller, in bytes: it goes into every log line.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
@@ -59,10 +59,10 @@ pub(crate) struct EdgeLimits {
 #[derive(Debug)]
 pub(crate) struct Edge {
     surface_of: fn(&str) -> Surface,
-    limits: EdgeLimits,
     metrics: Arc<Metrics>,
-    in_flight: Arc<AtomicUsize>,
-    long_polls: Arc<AtomicUsize>,
+    in_flight: Arc<Places>,
+    long_polls: Arc<Places>,
+    arrivals: Arc<Arrivals>,
     request_ids: RequestIds,
 }
 
@@ -82,12 +82,14 @@ impl Edge {
         limits: EdgeLimits,
         metrics: Arc<Metrics>,
     ) -> Arc<Edge> {
+        let http = &metrics.http;
+        let places = |limit, gauge: &Gauge| Places::new(limit, gauge.clone(), http.shed.clone());
         Arc::new(Edge {
             surface_of,
-            limits,
+            in_flight: places(limits.max_in_flight, &http.in_flight),
+            long_polls: places(limits.max_long_polls, &http.long_polls),
+            arrivals: Arrivals::new(http.arriving.clone(), http.shed.clone()),
             metrics,
-            in_flight: Arc::default(),
-            long_polls: Arc::default(),
             request_ids: RequestIds::new(),
         })
     }
@@ -102,7 +104,7 @@ impl Edge {
             uri: request.uri().clone(),
             surface: (self.surface_of)(request.uri().path()),
         };
-        let response = match self.admit(&line, request.headers()) {
+        let response = match self.admit(&line, &request) {
             // 4. A span with the path and never the query, which may hold a signature.
             Ok(admission) => {
                 let span = debug_span!("request", %request_id, method = %line.method, path = line.uri.path());
@@ -115,36 +117,19 @@ impl Edge {
         with_request_id(response, request_id)
     }
 
-    fn admit(&self, line: &RequestLine, headers: &HeaderMap) -> Result<Admission, ApiError> {
+    fn admit(&self, line: &RequestLine, request: &Request<Body>) -> Result<Admission, ApiError> {
         // 2. Sizes.
-        check_sizes(&line.uri, headers)?;
+        check_sizes(&line.uri, request.headers())?;
         // 3. Load: what is over the limit is refused at once instead of late.
-        let gauges = &self.metrics.http;
         if line.waits_for_a_signal() {
-            let slot = LongPollSlot(Slot::open(&self.long_polls, gauges.long_polls.clone()));
-            let n_open = slot.0.n_before;
-            return self.refuse_over(
-                n_open,
-                self.limits.max_long_polls,
-                Admission::Waits(Arc::new(slot)),
-            );
+            let slot = LongPollSlot { _place: self.long_polls.take()? };
+            return Ok(Admission::Waits(Arc::new(slot)));
         }
-        let slot = Slot::open(&self.in_flight, gauges.in_flight.clone());
-        let n_open = slot.n_before;
-        self.refuse_over(n_open, self.limits.max_in_flight, Admission::Brief { _slot: slot })
-    }
-
-    fn refuse_over(
-        &self,
-        n_open: usize,
-        limit: usize,
-        admission: Admission,
-    ) -> Result<Admission, ApiError> {
-        if n_open < limit {
-            return Ok(admission);
+        let place = self.in_flight.take()?;
+        if request.body().is_end_stream() {
+            return Ok(Admission::Brief { _place: place });
         }
-        self.metrics.http.shed.inc();
-        Err(overloaded())
+        Ok(Admission::Receives(ReceivingPlace::new(place, self.arrivals.clone())))
     }
 
     fn account_for(
@@ -202,48 +187,34 @@ impl RequestLine {
 /// A request that may go on.
 enum Admission {
     /// Has to be answered in time.
-    Brief { _slot: Slot },
+    Brief { _place: Place },
+    /// Likewise, and holds no place while its body arrives.
+    Receives(Arc<ReceivingPlace>),
     /// May wait as long as its handler likes.
     Waits(Arc<LongPollSlot>),
-}
-
-/// A request that is being answered; counted until it is dropped.
-#[derive(Debug)]
-struct Slot {
-    open: Arc<AtomicUsize>,
-    gauge: Gauge,
-    n_before: usize,
-}
-
-impl Slot {
-    fn open(open: &Arc<AtomicUsize>, gauge: Gauge) -> Slot {
-        gauge.inc();
-        Slot { open: open.clone(), gauge, n_before: open.fetch_add(1, Ordering::Relaxed) }
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
-        self.gauge.dec();
-    }
 }
 
 /// Counts a request among those that wait. An answer that goes on after its handler has returned, such
 /// as a stream, keeps a clone.
 #[derive(Debug)]
-pub(crate) struct LongPollSlot(Slot);
+pub(crate) struct LongPollSlot {
+    _place: Place,
+}
 
 /// Time and panics, around the router.
 async fn guard(mut router: Router, mut request: Request<Body>, admission: Admission) -> Response {
-    if let Admission::Waits(slot) = &admission {
-        request.extensions_mut().insert(slot.clone());
+    match &admission {
+        Admission::Brief { .. } => {}
+        Admission::Receives(place) => drop(request.extensions_mut().insert(place.clone())),
+        Admission::Waits(slot) => drop(request.extensions_mut().insert(slot.clone())),
     }
     // 5. A panic is the answer 500, not a broken connection.
     let answering = AssertUnwindSafe(router.call(request)).catch_unwind();
     // 6. Time.
     let answered = match &admission {
-        Admission::Brief { .. } => timeout(REQUEST_TIMEOUT, answering).await,
+        Admission::Brief { .. } | Admission::Receives(_) => {
+            timeout(REQUEST_TIMEOUT, answering).await
+        }
         Admission::Waits(_) => Ok(answering.await),
     };
     match answered {
@@ -288,15 +259,6 @@ fn check_sizes(uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
         ));
     }
     Ok(())
-}
-
-fn overloaded() -> ApiError {
-    ApiError::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "overloaded",
-        "the relay is answering as many requests as it can",
-    )
-    .retry_after(BUSY_RETRY_AFTER)
 }
 
 fn timed_out() -> ApiError {

@@ -5,6 +5,7 @@
 //! set through the router's own server.
 
 mod parking;
+mod patience;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};

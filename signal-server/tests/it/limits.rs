@@ -2,8 +2,10 @@
 
 use heliograph_server::config::{ServeArgs, StoreKind};
 use reqwest::{Body, Method};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
-use crate::harness::{Relay, answer, client, text};
+use crate::harness::{Relay, answer, client, in_time, signal, text};
 
 const HANDLES: &str = "/api/v1/handles";
 
@@ -135,5 +137,48 @@ async fn too_many_waiting_requests_are_refused() {
     let (status, seen) = answer(client().get(&url)).await;
     assert_eq!((status, text(&seen["error"]["code"])), (503, "overloaded"));
     waiting.abort();
+    relay.stopped().await;
+}
+
+/// A signal of two bytes, of which the second one is still to be sent.
+async fn slow_signal(url: &str) -> TcpStream {
+    let (address, path) =
+        url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).expect("a URL");
+    let head = format!("PUT /{path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: 2\r\n\r\n{{");
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    stream.write_all(head.as_bytes()).await.expect("a request");
+    stream
+}
+
+/// A URL to signal by is all that this takes, and every instance has one.
+#[tokio::test]
+async fn slow_bodies_keep_nobody_out() {
+    const N_SLOW: usize = 32;
+    let relay = Relay::start_with(ServeArgs {
+        store: Some(StoreKind::Memory),
+        max_in_flight: Some(8),
+        ..ServeArgs::default()
+    })
+    .await;
+    let created = relay.create(r#"{"count":100}"#).await;
+    let mut slow = Vec::new();
+    for _ in 0..N_SLOW {
+        slow.push(slow_signal(text(&created["signal_url"])).await);
+    }
+    relay.until_metric(&format!("heliograph_http_arriving {N_SLOW}")).await;
+
+    // Heat's polls and their like, and whoever signals.
+    assert_eq!(relay.get("/v1/AUTH_operator?format=json").await.0, 200);
+    assert_eq!(relay.get(&format!("{HANDLES}/{}", text(&created["id"]))).await.0, 200);
+    assert_eq!(signal(&created, r#"{"id":"whole"}"#).await.0, 201);
+    // Those who were slow are answered when the rest has come.
+    for mut stream in slow {
+        stream.write_all(b"}").await.expect("the rest");
+        let mut start = [0; 12];
+        in_time(stream.read_exact(&mut start)).await.expect("an answer");
+        assert_eq!(&start, b"HTTP/1.1 201");
+    }
+    relay.until_metric("heliograph_http_arriving 0").await;
+    relay.until_metric("heliograph_http_shed_total 0").await;
     relay.stopped().await;
 }

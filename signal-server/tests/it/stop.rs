@@ -31,21 +31,23 @@ async fn waiting_requests_are_answered_with_what_there_is() {
 async fn a_stopping_relay_is_not_ready() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let relay = Process::start(dir.path(), &["--listen", "127.0.0.1:0", "--shutdown-grace", "20s"]);
-    // A request whose body does not come keeps the relay busy.
+    // A request whose body does not come to its end keeps the relay busy; that most of it has come gives it 20 s.
     let address = relay.url.strip_prefix("http://").expect("an address").to_owned();
     let mut busy = tokio::net::TcpStream::connect(&address).await.expect("a connection");
     let token = std::fs::read_to_string(dir.path().join("operator.token")).expect("a token");
+    let body = format!("{}{{}}", " ".repeat((1 << 20) - 2));
+    let (begin, end) = body.split_at(body.len() - 2);
     let head = format!(
-        "POST /api/v1/handles HTTP/1.1\r\nhost: a\r\nx-auth-token: {}\r\ncontent-length: 2\r\n\r\n",
-        token.trim()
+        "POST /api/v1/handles HTTP/1.1\r\nhost: a\r\nx-auth-token: {}\r\ncontent-length: {}\r\n\r\n{begin}",
+        token.trim(),
+        body.len()
     );
     tokio::io::AsyncWriteExt::write_all(&mut busy, head.as_bytes()).await.expect("it is sent");
     let metrics = format!("{}/metrics", relay.admin_url);
     until(async || {
         let page =
             client().get(&metrics).send().await.expect("metrics").text().await.expect("text");
-        // The asking request is itself in flight.
-        page.lines().any(|line| line == "heliograph_http_in_flight 2")
+        page.lines().any(|line| line == "heliograph_http_arriving 1")
     })
     .await;
 
@@ -56,7 +58,7 @@ async fn a_stopping_relay_is_not_ready() {
     assert_eq!(seen["reasons"], json!(["the relay is stopping"]));
 
     // The request that was begun is finished, and then the relay is gone.
-    tokio::io::AsyncWriteExt::write_all(&mut busy, b"{}").await.expect("it is sent");
+    tokio::io::AsyncWriteExt::write_all(&mut busy, end.as_bytes()).await.expect("it is sent");
     let mut answer = String::new();
     in_time(tokio::io::AsyncReadExt::read_to_string(&mut busy, &mut answer))
         .await

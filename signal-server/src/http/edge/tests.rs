@@ -1,9 +1,12 @@
 use axum::body::to_bytes;
 use axum::http::header::RETRY_AFTER;
-use axum::routing::get;
-use tokio::sync::Notify;
+use axum::routing::{get, put};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use tokio::sync::{Notify, oneshot};
 
 use super::*;
+use crate::http::body::RequestBody;
 use crate::http::public_surface;
 
 fn edge(max_in_flight: usize) -> Arc<Edge> {
@@ -94,6 +97,59 @@ async fn what_is_over_the_limit_is_refused_at_once() {
     assert!(first.await.is_err());
     let third = edge.call(router, request("/nothing", &[])).await;
     assert_eq!(third.status(), StatusCode::NOT_FOUND);
+}
+
+/// A PUT of five bytes, the last of which come when they are told to.
+fn slow_put() -> (Request<Body>, oneshot::Sender<()>) {
+    let (go_on, rest) = oneshot::channel::<()>();
+    let body = stream::unfold(Some(rest), async |rest| {
+        let rest = rest?;
+        rest.await.ok()?;
+        Some((Ok::<_, std::io::Error>(Bytes::from_static(b"ello")), None))
+    });
+    let first = stream::iter([Ok(Bytes::from_static(b"h"))]);
+    let body = Body::from_stream(first.chain(body));
+    (Request::put("/put").body(body).expect("a request"), go_on)
+}
+
+#[tokio::test]
+async fn bodies_on_their_way_hold_no_places() {
+    const N_SLOW: usize = 5;
+    let edge = edge(1);
+    let router = router().route("/put", put(async |RequestBody(body): RequestBody| body));
+    let arriving = |n: usize| format!("heliograph_http_arriving {n}\n");
+    let mut slow: Vec<_> = (0..N_SLOW)
+        .map(|_| {
+            let (edge, router, (request, go_on)) = (edge.clone(), router.clone(), slow_put());
+            (tokio::spawn(async move { edge.call(router, request).await }), go_on)
+        })
+        .collect();
+    while !edge.metrics.encode().expect("metrics").contains(&arriving(N_SLOW)) {
+        tokio::task::yield_now().await;
+    }
+    let brief = edge.call(router.clone(), request("/", &[])).await;
+    assert_eq!(outcome(brief).await, "200 hello");
+    let whole = Request::put("/put").body(Body::from("whole")).expect("a request");
+    assert_eq!(outcome(edge.call(router.clone(), whole).await).await, "200 whole");
+
+    // One whose body is there is answered, or refused if there is no place then.
+    let (answer, go_on) = slow.pop().expect("a slow one");
+    go_on.send(()).expect("somebody reads");
+    assert_eq!(outcome(answer.await.expect("an answer")).await, "200 hello");
+    let place = edge.in_flight.take().expect("a place");
+    let (answer, go_on) = slow.pop().expect("a slow one");
+    go_on.send(()).expect("somebody reads");
+    assert_eq!(outcome(answer.await.expect("an answer")).await, "503 overloaded");
+    drop(place);
+    for (answer, _) in slow {
+        answer.abort();
+        assert!(answer.await.is_err());
+    }
+    let page = edge.metrics.encode().expect("metrics");
+    assert!(
+        page.contains(&arriving(0)) && page.contains("heliograph_http_in_flight 0\n"),
+        "{page}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -29,6 +29,8 @@ use hyper::body::{Body, Incoming};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::http::listener::patience::WritePatience;
+
 /// The request that hyper reads for one that was parked.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: parked\r\n\r\n";
 
@@ -128,12 +130,13 @@ pub(crate) struct Plain {
     stream: TcpStream,
     before: Bytes,
     parking: Arc<Parking>,
+    patience: WritePatience,
 }
 
 impl Plain {
     /// A new connection.
     pub(crate) fn new(stream: TcpStream, parking: Arc<Parking>) -> Plain {
-        Plain { stream, before: Bytes::new(), parking }
+        Plain { stream, before: Bytes::new(), parking, patience: WritePatience::default() }
     }
 
     /// One whose parked request has been answered; `unread` is what had been read behind that.
@@ -145,7 +148,8 @@ impl Plain {
     ) -> Plain {
         let mut before = BytesMut::from(if keeps_alive { STAND_IN } else { LAST_STAND_IN });
         before.extend_from_slice(unread);
-        Plain { stream, before: before.freeze(), parking }
+        let before = before.freeze();
+        Plain { stream, before, parking, patience: WritePatience::default() }
     }
 
     /// The socket, and what hyper has read and not used (`unread`), and not read.
@@ -184,7 +188,8 @@ impl AsyncWrite for Plain {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.parking.has_unflushed.store(true, Ordering::Relaxed);
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.patience.bound(written, context)
     }
 
     fn poll_write_vectored(
@@ -193,7 +198,8 @@ impl AsyncWrite for Plain {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.parking.has_unflushed.store(true, Ordering::Relaxed);
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.patience.bound(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -202,6 +208,7 @@ impl AsyncWrite for Plain {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.parking.has_unflushed.store(false, Ordering::Relaxed);
+        self.patience.end();
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
