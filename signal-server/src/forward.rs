@@ -14,7 +14,7 @@
 //! one with the same id, so the second changes nothing; `judge` gives an id to signals without one. What
 //! has no id, because it is not for a wait condition, may arrive twice.
 //!
-//! **In order, for each resource.** See `queue`.
+//! **In order, for each resource and account.** See `queue`, also for how accounts share the room and the turns.
 //!
 //! **By one relay at a time.** Of several relays on one store all take signals, and one sends them; all know
 //! what waits, from the store, so that each can say when there is no more room, and any can go on where the
@@ -48,7 +48,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::forward::queue::{Queue, QueueFull};
+use crate::forward::queue::{LaneName, Queue, QueueFull};
 use crate::forward::record::{
     End, EntryRecord, ForwardId, OutcomeRecord, RecordError, Route, Transport, decode, encode,
     index_of,
@@ -246,17 +246,26 @@ impl Forwarder {
         limit: usize,
     ) -> Result<Vec<ForwardView>, ForwardError> {
         let prefix = index_of(account);
-        let after = marker.map(|id| id.index_key(account));
-        let page = self
-            .shared
-            .store
-            .scan(&prefix, after.as_ref(), limit.min(MAX_PAGE))
-            .await
-            .map_err(|source| ForwardError::Read { source })?;
-        let mut views = Vec::with_capacity(page.len());
-        for id in page.iter().filter_map(|(key, _)| ForwardId::after(key, &prefix)) {
-            // One that was removed since the page was read is left out.
-            views.extend(self.shared.view(id).await?);
+        let limit = limit.min(MAX_PAGE);
+        let mut last = marker.map(|id| id.index_key(account));
+        let mut views = Vec::new();
+        // Signals that are removed while the page is read leave gaps, and a short page would read as the
+        // end of the list.
+        while views.len() < limit {
+            let wanted = limit - views.len();
+            let page = self
+                .shared
+                .store
+                .scan(&prefix, last.as_ref(), wanted)
+                .await
+                .map_err(|source| ForwardError::Read { source })?;
+            for id in page.iter().filter_map(|(key, _)| ForwardId::after(key, &prefix)) {
+                views.extend(self.shared.view(id).await?);
+            }
+            match page.last() {
+                Some((key, _)) if page.len() == wanted => last = Some(key.clone()),
+                _ => break,
+            }
         }
         Ok(views)
     }
@@ -265,9 +274,10 @@ impl Forwarder {
 impl Shared {
     async fn accept(&self, new: NewForward) -> Result<(), ForwardError> {
         let n_bytes = new.body.len() as u64;
+        let lane = LaneName { account: new.account.clone(), target: new.target.clone() };
         {
             let mut state = self.state();
-            let reserved = state.queue.reserve(&new.target, n_bytes);
+            let reserved = state.queue.reserve(&lane, n_bytes);
             reserved.map_err(|source| ForwardError::Queue { source })?;
             state.accepting.insert(new.id);
         }
@@ -290,12 +300,12 @@ impl Shared {
         let committed = self.store.commit(batch).await;
         {
             let mut state = self.state();
-            state.queue.give_up_reservation(n_bytes);
+            state.queue.give_up_reservation(&new.account, n_bytes);
             let is_waiting = state.accepting.remove(&new.id);
             match &committed {
                 Ok(()) if is_waiting => {
                     let expires_at = expiry(&entry);
-                    state.queue.add(&entry.target, new.id, n_bytes, expires_at, Instant::now());
+                    state.queue.add(lane, new.id, n_bytes, expires_at, Instant::now());
                 }
                 Ok(()) => {}
                 Err(_) => state.must_scan = true,

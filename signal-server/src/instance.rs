@@ -24,6 +24,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use signal_protocol::frame::MessageId;
 use signal_protocol::handle::HandleId;
@@ -260,31 +261,21 @@ impl Instances {
         let shared = &self.shared;
         let retention = SignedDuration::try_from(retention).unwrap_or(SignedDuration::MAX);
         let end = shared.clock.now().saturating_sub(retention).unwrap_or(Timestamp::MIN);
-        let cursor = shared.cursor().take();
+        let after = shared.cursor().clone();
         let prefix = Key::new(KeyKind::Instance, &[]);
-        let page = shared.store.scan(&prefix, cursor.as_ref(), SWEPT_RECORDS).await;
+        let page = shared.store.scan(&prefix, after.as_ref(), SWEPT_RECORDS).await;
         let page = page.map_err(InstanceError::Read)?;
         let finished = page.len() < SWEPT_RECORDS;
         let mut n_removed = 0;
-        for (key, bytes) in &page {
-            let record = InstanceRecord::decode(bytes)?;
-            if record.last_contact_at >= end {
-                continue;
-            }
-            let id = key.after(&prefix).and_then(|rest| rest.try_into().ok());
-            let id = InstanceId(id.ok_or(InstanceError::BadRecord)?);
-            shared.remove_marks(id).await?;
-            let mut batch = Batch::new();
-            batch.expect(Expect::Value(key.clone(), bytes.clone()));
-            batch.delete(key.clone());
-            match shared.store.commit(batch).await {
-                Ok(()) => n_removed += 1,
-                // It has spoken again.
-                Err(CommitError::Conflict { .. }) => {}
-                Err(error) => return Err(InstanceError::Write(error)),
-            }
+        for (key, bytes) in page {
+            // Before anything is done: a record that fails must not hold up all that follow, and comes
+            // again in the next round.
+            *shared.cursor() = Some(key.clone());
+            n_removed += usize::from(shared.sweep_record(key, bytes, end).await?);
         }
-        *shared.cursor() = page.last().filter(|_| !finished).map(|(key, _)| key.clone());
+        if finished {
+            *shared.cursor() = None;
+        }
         Ok((n_removed, finished))
     }
 }
@@ -293,10 +284,34 @@ impl Shared {
     async fn record(
         &self,
         id: InstanceId,
-    ) -> Result<Option<(InstanceRecord, bytes::Bytes)>, InstanceError> {
+    ) -> Result<Option<(InstanceRecord, Bytes)>, InstanceError> {
         match self.store.get(&record_key(id)).await.map_err(InstanceError::Read)? {
             Some(bytes) => Ok(Some((InstanceRecord::decode(&bytes)?, bytes))),
             None => Ok(None),
+        }
+    }
+
+    /// Removes an instance that was last heard of before `end`. Returns whether it was.
+    async fn sweep_record(
+        &self,
+        key: Key,
+        bytes: Bytes,
+        end: Timestamp,
+    ) -> Result<bool, InstanceError> {
+        if InstanceRecord::decode(&bytes)?.last_contact_at >= end {
+            return Ok(false);
+        }
+        let id = key.after(&Key::new(KeyKind::Instance, &[])).and_then(|rest| rest.try_into().ok());
+        let id = InstanceId(id.ok_or(InstanceError::BadRecord)?);
+        self.remove_marks(id).await?;
+        let mut batch = Batch::new();
+        batch.expect(Expect::Value(key.clone(), bytes));
+        batch.delete(key);
+        match self.store.commit(batch).await {
+            Ok(()) => Ok(true),
+            // It has spoken again.
+            Err(CommitError::Conflict { .. }) => Ok(false),
+            Err(error) => Err(InstanceError::Write(error)),
         }
     }
 

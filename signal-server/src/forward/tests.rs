@@ -92,16 +92,25 @@ impl Stage {
     }
 
     async fn accept_route(&self, resource: &str, body: &str, route: Route) -> ForwardId {
+        self.accept_of("q", resource, body, route).await.unwrap()
+    }
+
+    async fn accept_of(
+        &self,
+        project: &str,
+        resource: &str,
+        body: &str,
+        route: Route,
+    ) -> Result<ForwardId, ForwardError> {
         let id = self.forwarder.new_id();
         let new = NewForward {
             id,
-            account: account("AUTH_q"),
+            account: AccountName::of_project(project).unwrap(),
             target: target(resource),
             route,
             body: Bytes::copy_from_slice(body.as_bytes()),
         };
-        self.forwarder.accept(new).await.unwrap();
-        id
+        self.forwarder.accept(new).await.map(|()| id)
     }
 
     async fn view(&self, id: ForwardId) -> ForwardView {
@@ -406,6 +415,37 @@ async fn accounts_see_their_own_and_the_operator_sees_all() {
 }
 
 #[tokio::test]
+async fn a_flood_of_one_project_holds_up_no_other() {
+    let mut stage = Stage::set().await;
+    let route =
+        |project: &str| Route::Heat { project: project.to_owned(), token: secret("t").into() };
+    // As large as they may be, so that there is no more room after few.
+    let body = format!(r#"{{"data":"{}"}}"#, "x".repeat(1_000_000));
+    let mut n_taken = 0;
+    let refused = loop {
+        match stage.accept_of("q", &format!("r{n_taken:02}"), &body, route("q")).await {
+            Ok(_) => n_taken += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, ForwardError::Queue { .. }));
+    assert_eq!(n_taken, 67);
+    let id = stage.accept_of("x", "r00", "{}", route("x")).await.unwrap();
+    stage.run();
+    loop {
+        let view = stage.forwarder.view(&account("AUTH_x"), id).await.unwrap();
+        if view.state == ForwardState::Delivered {
+            break;
+        }
+        pass_some_time().await;
+    }
+    let own = "/heat-api/v1/x/stacks/s/i/resources/r00/signal";
+    let received = stage.heat.received();
+    let place = received.iter().position(|seen| seen.path_and_query == own).unwrap();
+    assert!(place < n_taken / 2, "in front of most of the flood, and not the {place}th");
+}
+
+#[tokio::test]
 async fn outcomes_are_forgotten_after_their_time() {
     let mut stage = Stage::set().await;
     let id = stage.accept("r", "{}").await;
@@ -428,6 +468,23 @@ async fn a_stop_waits_for_what_is_under_way() {
     stop.send(()).unwrap();
     running.await.unwrap();
     assert_eq!(stage.view(id).await.state, ForwardState::Delivered);
+}
+
+/// As one that is removed between the read of the list and its own.
+#[tokio::test]
+async fn a_page_is_full_although_a_signal_of_it_is_gone() {
+    let stage = Stage::set().await;
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(stage.accept("r", "{}").await);
+    }
+    let mut batch = Batch::new();
+    batch.delete(ids[1].key(KeyKind::Forward));
+    stage.store.commit(batch).await.unwrap();
+    for (marker, expect) in [(None, &[ids[0], ids[2]][..]), (Some(ids[2]), &[ids[3]])] {
+        let page = stage.forwarder.list(&account("AUTH_q"), marker, 2).await.unwrap();
+        assert_eq!(page.iter().map(|view| view.id).collect::<Vec<_>>(), expect);
+    }
 }
 
 #[tokio::test]

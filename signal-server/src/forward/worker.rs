@@ -15,9 +15,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::error::chain;
-use crate::forward::queue::{Suspect, Waiting};
+use crate::forward::queue::{LaneName, Suspect, Waiting};
 use crate::forward::record::{End, EntryRecord, ForwardId, OutcomeRecord, encode};
-use crate::forward::target::Target;
 use crate::forward::upstream::Attempt;
 use crate::forward::{ForwardError, Forwarder, RETENTION, Shared, expiry, later, parse};
 use crate::metrics::EndLabels;
@@ -59,10 +58,10 @@ impl Forwarder {
             }
             while is_sender
                 && deliveries.len() < MAX_DELIVERIES
-                && let Some((target, waiting)) = self.shared.take_due()
+                && let Some((lane, waiting)) = self.shared.take_due()
             {
                 let shared = self.shared.clone();
-                deliveries.spawn(async move { shared.deliver(&target, waiting).await });
+                deliveries.spawn(async move { shared.deliver(&lane, waiting).await });
             }
             let may_send = is_sender && deliveries.len() < MAX_DELIVERIES;
             let next_due = self.shared.next_due().filter(|_| may_send).unwrap_or(next_tick);
@@ -98,7 +97,7 @@ impl Forwarder {
 }
 
 impl Shared {
-    fn take_due(&self) -> Option<(Target, Waiting)> {
+    fn take_due(&self) -> Option<(LaneName, Waiting)> {
         self.state().queue.take_due(Instant::now())
     }
 
@@ -195,45 +194,45 @@ impl Shared {
         let mut state = self.state();
         state.last_number = state.last_number.max(id.number());
         let expires_at = expiry(&entry);
-        state.queue.add(&entry.target, id, entry.n_bytes, expires_at, Instant::now());
+        state.queue.add(LaneName::of(&entry), id, entry.n_bytes, expires_at, Instant::now());
         self.gauge_pending(&state);
     }
 
-    async fn deliver(&self, target: &Target, mut waiting: Waiting) {
+    async fn deliver(&self, lane: &LaneName, mut waiting: Waiting) {
         let id = waiting.id;
         if let Some((end, reason)) = waiting.end.clone() {
-            return self.finish(target, &waiting, end, reason).await;
+            return self.finish(lane, &waiting, end, reason).await;
         }
         let (entry, body) = match self.read(id).await {
             Ok(Some(read)) => read,
             // Somebody else has finished it.
-            Ok(None) => return self.drop_from_queue(target),
+            Ok(None) => return self.drop_from_queue(lane),
             Err(error) => {
                 tracing::warn!(forward.id = %id, error = %chain(&error), "failed to read a signal");
                 let reason = "the store is away".to_owned();
-                return self.retry(target, &waiting, reason, Suspect::Upstream);
+                return self.retry(lane, &waiting, reason, Suspect::Upstream);
             }
         };
         if self.clock.now() >= waiting.expires_at {
             let last = waiting.last_failure.clone();
             let reason = last.unwrap_or_else(|| "there was no time to try".to_owned());
-            return self.finish(target, &waiting, End::Expired, reason).await;
+            return self.finish(lane, &waiting, End::Expired, reason).await;
         }
         let attempt = self.upstream.send(&entry, &body).await;
         waiting.n_attempts = waiting.n_attempts.saturating_add(1);
         match attempt {
             Attempt::Delivered(reason) => {
-                self.finish(target, &waiting, End::Delivered, reason).await;
+                self.finish(lane, &waiting, End::Delivered, reason).await;
             }
             Attempt::Refused(reason) => {
-                self.finish(target, &waiting, End::Refused, reason).await;
+                self.finish(lane, &waiting, End::Refused, reason).await;
             }
             Attempt::TryAgain(reason, suspect) => {
                 if waiting.n_attempts == 1 {
                     tracing::info!(forward.id = %id, reason, "heat has not taken a signal; trying on");
                 }
                 self.metrics.failed_attempts.inc();
-                self.retry(target, &waiting, reason, suspect);
+                self.retry(lane, &waiting, reason, suspect);
             }
         }
     }
@@ -250,11 +249,11 @@ impl Shared {
     }
 
     /// Writes down how a signal ended, in the commit that forgets its secret and its body.
-    async fn finish(&self, target: &Target, waiting: &Waiting, end: End, reason: String) {
+    async fn finish(&self, lane: &LaneName, waiting: &Waiting, end: End, reason: String) {
         let id = waiting.id;
         match self.write_end(waiting, end, &reason).await {
             Ok(accepted_after) => {
-                self.drop_from_queue(target);
+                self.drop_from_queue(lane);
                 self.metrics.ended.get_or_create(&EndLabels { end: end.as_str() }).inc();
                 match end {
                     End::Delivered => {
@@ -270,7 +269,7 @@ impl Shared {
                 tracing::warn!(forward.id = %id, error = %chain(&error), "failed to write how a signal ended");
                 let cut = id.cut(waiting.n_attempts);
                 let mut state = self.state();
-                state.queue.fail_to_finish(target, end, reason, cut, Instant::now());
+                state.queue.fail_to_finish(lane, end, reason, cut, Instant::now());
                 self.gauge_pending(&state);
                 drop(state);
                 self.wake.notify_one();
@@ -312,18 +311,18 @@ impl Shared {
         Ok(ended_at.duration_since(outcome.accepted_at).as_secs_f64().max(0.0))
     }
 
-    fn drop_from_queue(&self, target: &Target) {
+    fn drop_from_queue(&self, lane: &LaneName) {
         let mut state = self.state();
-        state.queue.finish(target, Instant::now());
+        state.queue.finish(lane, Instant::now());
         self.gauge_pending(&state);
         drop(state);
         self.wake.notify_one();
     }
 
-    fn retry(&self, target: &Target, waiting: &Waiting, reason: String, suspect: Suspect) {
+    fn retry(&self, lane: &LaneName, waiting: &Waiting, reason: String, suspect: Suspect) {
         let cut = waiting.id.cut(waiting.n_attempts);
         let mut state = self.state();
-        state.queue.fail(target, reason, suspect, cut, Instant::now());
+        state.queue.fail(lane, reason, suspect, cut, Instant::now());
         self.gauge_pending(&state);
         drop(state);
         self.wake.notify_one();

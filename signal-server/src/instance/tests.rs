@@ -151,6 +151,19 @@ async fn whoever_waits_is_told() {
 }
 
 #[tokio::test]
+async fn a_record_that_cannot_be_read_does_not_hold_up_the_sweep() {
+    let scene = scene();
+    scene.receive(message(1, 1), &progress("pull")).await.expect("taken");
+    let mut batch = Batch::new();
+    batch.put(Key::new(KeyKind::Instance, &[&[0; 16]]), "damaged".into());
+    scene.store.commit(batch).await.expect("a store");
+    scene.clock.advance(DAY * 3);
+    assert_eq!(scene.instances.sweep(DAY).await, Err(InstanceError::BadRecord));
+    assert_eq!(scene.instances.sweep(DAY).await, Ok((1, true)));
+    assert_eq!(scene.instances.sweep(DAY).await, Err(InstanceError::BadRecord), "a new round");
+}
+
+#[tokio::test]
 async fn a_record_outlives_the_instance_until_the_retention_is_over() {
     let scene = scene();
     for seq in 0..250 {
