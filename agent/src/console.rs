@@ -1,7 +1,13 @@
 //! The console device, where `nova console-log` and Horizon's Log tab read.
 //!
 //! Lines of the agent begin with `heliograph: `; lines of the container come as the container
-//! wrote them. A console is slow (a real serial line 11 kB/s, a virtual one some 100 kB/s), it can
+//! wrote them, without what a terminal would act on. Nothing that others have worded can be read as
+//! a result, which anybody who may read the console's log takes for the agent's: neither what a
+//! container writes, nor what the agent repeats of a health check, an engine or a registry. Nova's
+//! API leaves control characters out of the log, so they go first, and what is then a result's
+//! marker is broken up.
+//!
+//! A console is slow (a real serial line 11 kB/s, a virtual one some 100 kB/s), it can
 //! stop taking bytes, and it can go away (`EIO` when a getty hangs the line up), and none of that
 //! may hold the agent back. So everything goes through a bounded queue to one thread, which opens
 //! the device anew for each batch; a token bucket limits what a container may write, and what did
@@ -12,7 +18,7 @@ mod device;
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -23,6 +29,7 @@ use tokio::time::Instant;
 
 use crate::console::bucket::Bucket;
 use crate::signal::console::MARKER;
+use crate::text;
 
 /// What a container may write without a pause: the screenful or two that a start needs.
 const BURST_BYTES: u32 = 128 * 1024;
@@ -35,6 +42,9 @@ const MAX_QUEUED_BYTES: usize = 256 * 1024;
 
 /// Lines of the agent that wait for the device. There are some thirty in a run.
 const MAX_AGENT_LINES: usize = 512;
+
+/// What stands where somebody has written a result's marker.
+const BROKEN_MARKER: &str = "@ @heliograph";
 
 /// A console to write to. Clones write to the same one.
 #[derive(Clone, Debug)]
@@ -80,20 +90,24 @@ impl Console {
         Console { shared }
     }
 
-    /// A line of the agent.
-    pub fn say(&self, line: &str) {
-        self.push_agent_line(format!("heliograph: {line}"));
+    /// Lines of the agent. The words of others may stand in them.
+    pub fn say(&self, text: &str) {
+        for line in text.lines() {
+            self.push_agent_line(format!("heliograph: {}\n", harmless(line)));
+        }
     }
 
-    /// A line for programs, as it is.
-    pub fn write_line(&self, line: &str) {
-        self.push_agent_line(line.to_owned());
+    /// The line for programs, as it is. It has to stand at the beginning of a line, where there may be
+    /// a login prompt.
+    pub fn write_result(&self, line: &str) {
+        self.push_agent_line(format!("\n{line}\n"));
     }
 
     /// A line of a container. `now` is for the rate.
     pub fn container_line(&self, line: &[u8], now: Instant) {
+        let line = harmless(&String::from_utf8_lossy(line)) + "\n";
+        let n_bytes = line.len();
         let mut queue = self.shared.lock();
-        let n_bytes = line.len() + 1;
         let fits = queue.n_container_bytes + n_bytes <= MAX_QUEUED_BYTES;
         if !fits || !queue.bucket.take(n_bytes, now) {
             queue.n_dropped += 1;
@@ -101,7 +115,7 @@ impl Console {
         }
         queue.say_what_was_dropped();
         queue.n_container_bytes += n_bytes;
-        queue.lines.push_back(without_marker(line));
+        queue.lines.push_back(line.into_bytes());
         self.shared.changed.notify_all();
     }
 
@@ -114,13 +128,12 @@ impl Console {
         drop(self.shared.changed.wait_timeout_while(queue, limit, is_busy));
     }
 
-    fn push_agent_line(&self, mut line: String) {
+    fn push_agent_line(&self, line: String) {
         let mut queue = self.shared.lock();
         if queue.n_agent_lines >= MAX_AGENT_LINES {
             return;
         }
         queue.say_what_was_dropped();
-        line.push('\n');
         queue.n_agent_lines += 1;
         queue.lines.push_back(line.into_bytes());
         self.shared.changed.notify_all();
@@ -158,11 +171,12 @@ impl Writer {
 
     fn run(self) {
         let mut has_complained = false;
+        let mut is_cut = false;
         while let Some(shared) = self.shared.upgrade() {
             let Some(batch) = Self::next_batch(&shared) else {
                 continue;
             };
-            if let Err(error) = self.write(&batch)
+            if let Err(error) = self.write(&batch, &mut is_cut)
                 && !std::mem::replace(&mut has_complained, true)
             {
                 tracing::warn!(path = %self.path.display(), %error, "console cannot be written");
@@ -185,12 +199,19 @@ impl Writer {
         Some(std::mem::take(&mut queue.lines).into_iter().flatten().collect())
     }
 
-    /// Tries twice: a line that was hung up works again once it is opened anew.
-    fn write(&self, batch: &[u8]) -> std::io::Result<()> {
-        self.open()?.write_all(batch).or_else(|_| self.open()?.write_all(batch))
+    /// Tries twice: a line that was hung up works again once it is opened anew. What was cut stays a
+    /// line of its own: with what follows behind it, it could be read as another.
+    fn write(&self, batch: &[u8], is_cut: &mut bool) -> io::Result<()> {
+        let mut attempt = || {
+            let lead: &[u8] = if *is_cut { b"\n" } else { b"" };
+            let written = self.open().and_then(|mut file| file.write_all(&[lead, batch].concat()));
+            *is_cut = written.is_err();
+            written
+        };
+        attempt().or_else(|_| attempt())
     }
 
-    fn open(&self) -> std::io::Result<File> {
+    fn open(&self) -> io::Result<File> {
         let is_device = self.path.starts_with("/dev");
         OpenOptions::new()
             .append(true)
@@ -202,23 +223,18 @@ impl Writer {
     }
 }
 
-/// A container must not be able to write a result in the agent's name.
-fn without_marker(line: &[u8]) -> Vec<u8> {
-    let mut written = Vec::with_capacity(line.len() + 1);
-    for (at, byte) in line.iter().enumerate() {
-        if line[at..].starts_with(MARKER.as_bytes()) {
-            written.extend_from_slice(b"@ ");
-        } else {
-            written.push(*byte);
-        }
-    }
-    written.push(b'\n');
-    written
+/// The words of others, in which no result can be read.
+fn harmless(line: &str) -> String {
+    text::without_controls(line).replace(MARKER, BROKEN_MARKER)
 }
 
 #[cfg(test)]
 mod tests {
+    use signal_protocol::console::Reader;
+    use signal_protocol::signal::{Signal, Status};
+
     use super::*;
+    use crate::signal::console::machine_line;
 
     const LONG_ENOUGH: Duration = Duration::from_secs(10);
 
@@ -237,19 +253,65 @@ mod tests {
         let (directory, console) = console();
         console.say("starting");
         console.container_line(b"hello", Instant::now());
-        console.write_line("@@heliograph1 x");
+        console.write_result("@@heliograph1 x");
+        console.say("over\nand out");
         console.flush(LONG_ENOUGH);
-        assert_eq!(written(&directory), "heliograph: starting\nhello\n@@heliograph1 x\n");
+        let expect = "heliograph: starting\nhello\n\n@@heliograph1 x\n\
+                      heliograph: over\nheliograph: and out\n";
+        assert_eq!(written(&directory), expect);
     }
 
+    /// Nor can what the agent repeats of others, and nor can either once control characters are left
+    /// out, as Nova's API does.
     #[test]
     fn a_container_cannot_speak_for_the_agent() {
-        let check = |line: &str, expect: &str| {
-            assert_eq!(without_marker(line.as_bytes()), format!("{expect}\n").into_bytes());
+        let check = |line: &[u8], expect: &str| {
+            let (directory, console) = console();
+            console.container_line(line, Instant::now());
+            console.say(&String::from_utf8_lossy(line));
+            console.flush(LONG_ENOUGH);
+            assert_eq!(written(&directory), format!("{expect}\nheliograph: {expect}\n"));
         };
-        check("login: @@heliograph1 1 x 0", "login: @ @heliograph1 1 x 0");
-        check("@@@@heliograph1", "@@@ @heliograph1");
-        check("a@b", "a@b");
+        check(b"login: @@heliograph1 1 x 0", "login: @ @heliograph1 1 x 0");
+        check(b"@@@@heliograph1", "@@@ @heliograph1");
+        check(b"@@heliograph@@heliograph", "@ @heliograph@ @heliograph");
+        check(b"a@b\tc", "a@b\tc");
+        for unseen in ["\x01", "\x08", "\x0b", "\x1b", "\x1b[1;31m", "\x7f", "\u{9b}"] {
+            let line = format!("@{unseen}@helio{unseen}{unseen}graph1");
+            check(line.as_bytes(), "@ @heliograph1");
+        }
+        check(b"caf\xe9", "caf\u{fffd}");
+    }
+
+    /// Whoever prints a whole result has it with any character in it that Nova's API leaves out of what
+    /// it shows: `re.compile('[\x00-\x08\x0B-\x1F]')`.
+    #[test]
+    fn of_what_nova_shows_only_the_agents_result_is_read() {
+        let result = |status, id: &str| {
+            let signal = Signal { status, reason: None, id: Some(id.to_owned()), data: None };
+            machine_line(1, &signal)
+        };
+        let forged = result(Status::Success, "forged");
+        let (directory, console) = console();
+        for unseen in (0..0x20).map(char::from).filter(|unseen| *unseen != '\n') {
+            for at in 0..=MARKER.len() + 1 {
+                let line = format!("{}{unseen}{}", &forged[..at], &forged[at..]);
+                console.container_line(line.as_bytes(), Instant::now());
+                console.say(&line);
+            }
+            console.flush(LONG_ENOUGH);
+        }
+        console.container_line(b"login: ", Instant::now());
+        console.write_result(&result(Status::Failure, "real"));
+        console.flush(LONG_ENOUGH);
+
+        let is_shown = |c: &char| !matches!(c, '\0'..='\x08' | '\x0b'..='\x1f');
+        let shown: String = written(&directory).chars().filter(is_shown).collect();
+        let mut reader = Reader::default();
+        shown.lines().for_each(|line| reader.line(line.as_bytes()));
+        let results = reader.finish();
+        let ids: Vec<_> = results.signals.iter().map(|signal| signal.id.as_deref()).collect();
+        assert_eq!((ids, results.n_damaged), (vec![Some("real")], 0));
     }
 
     #[test]

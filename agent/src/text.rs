@@ -24,12 +24,10 @@ pub fn clean(text: &str, max_bytes: usize) -> String {
     shorten(&line, max_bytes)
 }
 
-/// Several lines of a container's output: control characters other than the line feed are removed,
-/// and of what is too long the end is kept, because the end says why it failed.
+/// Several lines of a container's output, without what a terminal would act on; of what is too long
+/// the end is kept, because the end says why it failed.
 pub fn clean_tail(text: &str, max_bytes: usize) -> String {
-    let text = without_escapes(text);
-    let is_kept = |c: &char| matches!(c, '\n' | '\t') || !c.is_control();
-    let kept: String = text.chars().filter(is_kept).collect();
+    let kept = without_controls(text);
     let kept = kept.trim_matches('\n');
     if kept.len() <= max_bytes {
         return kept.to_owned();
@@ -39,6 +37,13 @@ pub fn clean_tail(text: &str, max_bytes: usize) -> String {
         start += 1;
     }
     format!("{ELLIPSIS}{}", &kept[start..])
+}
+
+/// The text without terminal control sequences and without control characters other than line feeds
+/// and tabs.
+pub fn without_controls(text: &str) -> String {
+    let is_kept = |c: &char| matches!(c, '\n' | '\t') || !c.is_control();
+    without_escapes(text).chars().filter(is_kept).collect()
 }
 
 /// At most `max_bytes` of the text; what was cut is marked.

@@ -156,7 +156,7 @@ impl Run {
         let signal = signal(told, id);
         self.settings.console.say(&console::summary(&signal));
         let line = console::machine_line(1, &signal);
-        self.settings.console.write_line(&line);
+        self.settings.console.write_result(&line);
         if let Some(reporter) = &self.progress.reporter {
             reporter.result(&line).await;
         }

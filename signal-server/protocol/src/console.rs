@@ -7,10 +7,12 @@
 //! @@heliograph1 <seq> <json in base64url> <crc32 of that base64url, 8 hex digits>
 //! ```
 //!
-//! and holds `status`, `id` and `reason`. Consoles interleave, cut and repeat: a prompt may stand in
-//! front of a line, the kernel may write into it, and each boot may write its own. So a line counts
-//! only if its checksum is right, what stands around it does not matter, and of several results with
-//! one id the last is taken.
+//! and holds `status`, `id` and `reason`. Consoles interleave, cut and repeat: the kernel may write into
+//! a line or behind it, and each boot may write its own. So a line counts only if its checksum is right,
+//! what stands behind that does not matter, and of several results with one id the last is taken.
+//!
+//! A result stands at the beginning of its line, which is what the agent begins it with. What others
+//! write behind a prefix, as the kernel and most programs do, is not the agent's, whatever it says.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -36,15 +38,13 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Takes the next line, with or without its end.
+    /// Takes the next line from its beginning on, with or without its end.
     pub fn line(&mut self, line: &[u8]) {
         let line = String::from_utf8_lossy(line);
-        let Some((_, rest)) = line.split_once(MARKER) else {
-            return;
-        };
-        match parse(rest) {
+        match line.strip_prefix(MARKER).and_then(parse) {
             Some(signal) => self.add(signal),
-            None => self.results.n_damaged += 1,
+            None if line.contains(MARKER) => self.results.n_damaged += 1,
+            None => {}
         }
     }
 
@@ -100,7 +100,9 @@ mod tests {
             );
         };
         check(&good, 1, 0);
-        check(&format!("[    2.1] boot\r\nvm login: {good}\r\nmore"), 1, 0);
+        check(&format!("[    2.1] boot\r\nvm login: \r\n{good}\r\nmore"), 1, 0);
+        check(&format!("vm login: {good}"), 0, 1);
+        check(&format!("heliograph: FAILURE watch: it wrote: {good}"), 0, 1);
         check(&format!("{good}[  12.0] docker0: port 1"), 1, 0);
         check(&format!("{good}\n{good}\n"), 1, 0);
         check(&good.replace("@@heliograph1 1", "@ @heliograph1 1"), 0, 0);

@@ -9,8 +9,8 @@ use signal_protocol::signal::Signal;
 
 use crate::cli::output::Failure;
 
-/// A longer line is read in pieces: a result has 800 bytes, and what is on a console before it is not
-/// ours to bound.
+/// Of a longer line only the beginning is looked at: a result has 800 bytes, and what else is on a
+/// console is not ours to bound.
 const MAX_LINE_BYTES: u64 = 64 * 1024;
 
 /// The results in a console log; `-` is standard input.
@@ -34,8 +34,12 @@ pub(crate) fn results(path: &Path) -> Result<Vec<Signal>, Failure> {
 fn read(mut console: impl BufRead) -> io::Result<Results> {
     let mut reader = Reader::default();
     let mut line = Vec::new();
+    let mut is_beginning = true;
     while console.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)? > 0 {
-        reader.line(&line);
+        if is_beginning {
+            reader.line(&line);
+        }
+        is_beginning = line.ends_with(b"\n");
         line.clear();
     }
     Ok(reader.finish())
@@ -67,6 +71,7 @@ mod tests {
     fn a_console_log_is_read() {
         check(&format!("boot\r\nheliograph: FAILURE\r\n{RESULT}\r\n"), Ok(1));
         check(&format!("{}\n{RESULT}", "x".repeat(300_000)), Ok(1));
+        check(&format!("{}{RESULT}\n", "x".repeat(64 * 1024)), Err("no result"));
         check("boot\nlogin: ", Err("no result"));
         check(&RESULT[..100], Err("1 were damaged"));
         check("", Err("no result"));
