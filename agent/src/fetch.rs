@@ -10,6 +10,7 @@
 //! is the cloud's own, and a proxy cannot reach it.
 
 pub(crate) mod digest;
+pub(crate) mod redirect;
 
 use std::io::{self, Read};
 use std::net::IpAddr;
@@ -17,7 +18,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use reqwest::header::{ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE};
-use reqwest::{Certificate, Client, ClientBuilder, NoProxy, Proxy, Response, StatusCode, redirect};
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Client, ClientBuilder, NoProxy, Proxy, Response, StatusCode};
 use tokio::fs::{File, OpenOptions};
 use tokio::io::AsyncWriteExt;
 use url::{Host, Url};
@@ -31,9 +33,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A server that sends nothing for so long has gone away.
 pub(crate) const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Object stores redirect once or twice.
-const MAX_REDIRECTS: usize = 5;
 
 /// Attempts that bring nothing; one that brings something starts the count anew.
 const MAX_ATTEMPTS: u32 = 5;
@@ -56,6 +55,7 @@ pub(crate) struct Trust {
 #[derive(Debug)]
 pub(crate) struct Download<'a> {
     pub(crate) url: &'a Url,
+    /// For the URL's own server, and nobody whom it sends on to.
     pub(crate) headers: HeaderMap,
     pub(crate) max_bytes: u64,
     /// None: nothing is known to compare it with.
@@ -76,6 +76,8 @@ pub enum FetchError {
     Unanswered { host: String, source: BoxError },
     #[error("{host} answered {status}")]
     Refused { host: String, status: u16 },
+    #[error("redirect of {host} is not followed: {why}")]
+    Redirected { host: String, why: &'static str },
     #[error("connection to {host} broke")]
     Broken { host: String, source: BoxError },
     #[error("it is larger than {max_bytes} bytes")]
@@ -95,6 +97,7 @@ impl FetchError {
             FetchError::Authority { .. }
             | FetchError::Proxy { .. }
             | FetchError::Client { .. }
+            | FetchError::Redirected { .. }
             | FetchError::TooLarge { .. }
             | FetchError::Digest { .. }
             | FetchError::Write { .. } => false,
@@ -103,7 +106,7 @@ impl FetchError {
 }
 
 /// A client for one URL's server. Made anew for each, because trust differs from one to the next
-/// and a boot asks a handful.
+/// and a boot asks a handful. It follows no redirect by itself: see [`redirect`].
 pub(crate) fn client(url: &Url, trust: &Trust) -> Result<Client, FetchError> {
     built(builder(url, trust)?.read_timeout(SILENCE_TIMEOUT))
 }
@@ -120,7 +123,7 @@ fn built(builder: ClientBuilder) -> Result<Client, FetchError> {
 fn builder(url: &Url, trust: &Trust) -> Result<ClientBuilder, FetchError> {
     let mut builder = Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
-        .redirect(redirect::Policy::limited(MAX_REDIRECTS))
+        .redirect(Policy::none())
         .referer(false)
         .http1_only();
     if is_link_local(url) {
@@ -130,7 +133,7 @@ fn builder(url: &Url, trust: &Trust) -> Result<ClientBuilder, FetchError> {
     }
     if url.scheme() == "http" {
         // The system's certificates cost a megabyte, and a minimal image has none.
-        builder = builder.tls_certs_only([]).redirect(redirect::Policy::custom(stay_plain));
+        builder = builder.tls_certs_only([]);
     } else {
         builder = builder
             .tls_certs_merge(certificates(&trust.authorities)?)
@@ -166,17 +169,6 @@ pub(crate) fn certificates(authorities: &[String]) -> Result<Vec<Certificate>, F
             .extend(parsed.map_err(|source| FetchError::Authority { source: source.into() })?);
     }
     Ok(certificates)
-}
-
-/// A client for plain HTTP has no certificates to follow a redirect to HTTPS with.
-fn stay_plain(attempt: redirect::Attempt<'_>) -> redirect::Action {
-    if attempt.previous().len() > MAX_REDIRECTS {
-        return attempt.error("too many redirects");
-    }
-    if attempt.url().scheme() == "http" {
-        return attempt.follow();
-    }
-    attempt.error("a redirect from http to https is not followed: name the https URL")
 }
 
 fn is_link_local(url: &Url) -> bool {
@@ -235,20 +227,16 @@ async fn attempt(
     progress: &(dyn Fn(u64, Option<u64>) + Send + Sync),
 ) -> Result<(), FetchError> {
     let host = host_of(what.url);
-    let mut request = client.get(what.url.clone()).headers(what.headers.clone());
+    let mut resumption = HeaderMap::new();
     // Without a validator the file could be another by now; a digest would find out.
     let can_resume = partial.validator.is_some() || what.digest.is_some();
     if partial.n_bytes > 0 && can_resume {
-        request = request.header(RANGE, format!("bytes={}-", partial.n_bytes));
-        if let Some(validator) = &partial.validator {
-            request = request.header(IF_RANGE, validator);
-        }
+        let range = format!("bytes={}-", partial.n_bytes);
+        // Digits are a header's value.
+        resumption.extend(HeaderValue::try_from(range).ok().map(|range| (RANGE, range)));
+        resumption.extend(partial.validator.clone().map(|validator| (IF_RANGE, validator)));
     }
-    let sent = request.send().await;
-    let mut response = sent.map_err(|source| FetchError::Unanswered {
-        host: host.clone(),
-        source: source.without_url().into(),
-    })?;
+    let mut response = redirect::get(client, what.url, &what.headers, &resumption).await?;
     match response.status() {
         StatusCode::PARTIAL_CONTENT if starts_at(&response, partial.n_bytes) => {}
         StatusCode::OK => partial.restart(&response).await?,

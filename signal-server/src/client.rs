@@ -9,7 +9,8 @@ pub(crate) mod events;
 
 use std::time::Duration;
 
-use reqwest::header::RETRY_AFTER;
+use reqwest::header::{LOCATION, RETRY_AFTER};
+use reqwest::redirect::Policy;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use signal_protocol::handle::{HandleId, HandleView};
@@ -126,7 +127,10 @@ impl HandleRef {
 
 impl Client {
     pub(crate) fn new(server: Url, token: Option<Secret>) -> Result<Client, ClientError> {
-        let mut builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT);
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            // The token would go along: the library takes no header of OpenStack's for a credential.
+            .redirect(Policy::none());
         if server.scheme() == "http" {
             // Without this, a system that has no certificates could not even speak plain HTTP.
             builder = builder.tls_certs_only([]);
@@ -314,9 +318,17 @@ impl Client {
             .get(RETRY_AFTER)
             .and_then(|value| value.to_str().ok()?.parse().ok())
             .map(Duration::from_secs);
+        let leads_to = leads_to(&response);
         let body = response.bytes().await.unwrap_or_default();
         let (code, message) = match serde_json::from_slice::<ErrorAnswer>(&body) {
             Ok(answer) => (answer.error.code, answer.error.message),
+            Err(_) if status.is_redirection() => {
+                let message = match leads_to {
+                    Some(url) => format!("redirects are not followed, and this one leads to {url}"),
+                    None => "redirects are not followed".to_owned(),
+                };
+                (format!("http_{}", status.as_u16()), message)
+            }
             Err(_) => (format!("http_{}", status.as_u16()), shown(&body)),
         };
         Err(ClientError::Refused { status, code, message, retry_after })
@@ -332,6 +344,16 @@ fn host_of(url: &Url) -> String {
     }
 }
 
+/// Where a redirect leads, without what may let somebody in there.
+fn leads_to(response: &Response) -> Option<Url> {
+    let location = response.headers().get(LOCATION)?.to_str().ok()?;
+    let mut url = response.url().join(location).ok()?;
+    url.set_query(None);
+    url.set_fragment(None);
+    let is_bare = url.username().is_empty() && url.password().is_none();
+    is_bare.then_some(url)
+}
+
 fn shown(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
@@ -340,6 +362,9 @@ fn shown(body: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use axum::Router;
+    use axum::extract::Request;
+
     use super::*;
 
     #[test]
@@ -371,5 +396,31 @@ mod tests {
             Some("events"),
             "http://b/h/events?temp_url_sig=s&temp_url_expires=1",
         );
+    }
+
+    /// Two names of the loopback are two servers.
+    #[tokio::test]
+    async fn the_token_is_for_the_relay_alone() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let app = Router::new().fallback(async move |request: Request| {
+            let is_told = request.headers().contains_key("x-auth-token");
+            sender.send((request.uri().path().to_owned(), is_told)).unwrap();
+            let to = format!("http://localhost:{}/elsewhere?temp_url_sig=s", address.port());
+            (StatusCode::TEMPORARY_REDIRECT, [("location", to)])
+        });
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let server = format!("http://{address}").parse().unwrap();
+        let client = Client::new(server, Some(Secret::new("token".to_owned()))).expect("a client");
+        let error = client.list(None, None).await.unwrap_err();
+        let expect = format!(
+            "the relay answered 307 Temporary Redirect: redirects are not followed, and this one leads \
+             to http://localhost:{}/elsewhere",
+            address.port()
+        );
+        assert_eq!(error.to_string(), expect);
+        assert_eq!(receiver.try_iter().collect::<Vec<_>>(), [("/api/v1/handles".to_owned(), true)]);
     }
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use reqwest::StatusCode;
+use reqwest::header::HeaderMap;
 use url::Url;
 
 use crate::datasource::drive::Drive;
@@ -18,7 +19,7 @@ use crate::datasource::{
     BrokenReason, Datasource, Found, MAX_METADATA_BYTES, MAX_USER_DATA_BYTES, Outcome,
 };
 use crate::error;
-use crate::fetch::{self, FetchError, Trust, host_of};
+use crate::fetch::{self, FetchError, Trust, host_of, redirect};
 
 const SERIAL: &str = "/sys/class/dmi/id/product_serial";
 const COMMAND_LINE: &str = "/proc/cmdline";
@@ -105,11 +106,8 @@ impl Seed {
         let trust = Trust { authorities: self.authorities.clone(), ..Trust::default() };
         let client = fetch::client(url, &trust).map_err(broken)?;
         let host = host_of(url);
-        let sent = client.get(url.clone()).send().await;
-        let response = sent.map_err(|source| {
-            let source = source.without_url().into();
-            broken(FetchError::Unanswered { host: host.clone(), source })
-        })?;
+        let none = HeaderMap::new();
+        let response = redirect::get(&client, url, &none, &none).await.map_err(broken)?;
         match response.status() {
             StatusCode::OK => {
                 let body = fetch::read_bounded(response, &host, max_bytes).await;

@@ -1,3 +1,5 @@
+use std::sync::{Arc, Mutex};
+
 use axum::Router;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response as Answer};
@@ -156,4 +158,85 @@ fn a_proxy_that_is_none_is_an_error_without_its_text() {
     let words = crate::error::chain(&error);
     assert!(words.starts_with("proxy given in the document"), "{words}");
     assert!(!words.contains("secret"), "{words}");
+}
+
+/// Host name and path of each request that came, and the token that came with it. Two names of the
+/// loopback are two servers; `/archive` is sent on within the first, from there to the second and back.
+#[tokio::test]
+async fn a_redirect_takes_no_credential_to_another_server() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&seen);
+    let url = serve(move |request| {
+        let header = |name| request.headers().get(name).map_or("", |value| value.to_str().unwrap());
+        let (name, port) = header("host").split_once(':').unwrap();
+        let path = request.uri().path();
+        let range = header("range");
+        notes.lock().unwrap().push(format!("{name}{path} {} {range}", header("x-auth-token")));
+        let to = match path {
+            "/archive" => "again".to_owned(),
+            "/again" => format!("http://localhost:{port}/elsewhere"),
+            "/elsewhere" => format!("http://127.0.0.1:{port}/back"),
+            _ => return CONTENT.into_response(),
+        };
+        (StatusCode::FOUND, [("location", to)]).into_response()
+    })
+    .await;
+    let own = HeaderMap::from_iter([("x-auth-token".parse().unwrap(), "secret".parse().unwrap())]);
+    let common = HeaderMap::from_iter([(RANGE, HeaderValue::from_static("bytes=4-"))]);
+    let client = client(&url, &Trust::default()).unwrap();
+    let response = redirect::get(&client, &url, &own, &common).await.unwrap();
+    assert_eq!(response.bytes().await.unwrap(), CONTENT);
+    let expect = [
+        "127.0.0.1/archive secret bytes=4-",
+        "127.0.0.1/again secret bytes=4-",
+        "localhost/elsewhere  bytes=4-",
+        "127.0.0.1/back  bytes=4-",
+    ];
+    assert_eq!(*seen.lock().unwrap(), expect);
+}
+
+/// Within a server that is a part of its URL; as the library would have it.
+#[tokio::test]
+async fn user_and_password_of_a_url_stay_with_its_server() {
+    let mut url = serve(|request| {
+        let is_known = request.headers().contains_key("authorization");
+        let (_, port) = request.headers()["host"].to_str().unwrap().split_once(':').unwrap();
+        let to = match (request.uri().path(), is_known) {
+            ("/archive", true) => format!("http://127.0.0.1:{port}/again"),
+            ("/again", true) => format!("http://localhost:{port}/elsewhere"),
+            ("/elsewhere", false) => return CONTENT.into_response(),
+            _ => return StatusCode::FORBIDDEN.into_response(),
+        };
+        (StatusCode::TEMPORARY_REDIRECT, [("location", to)]).into_response()
+    })
+    .await;
+    url.set_username("user").unwrap();
+    url.set_password(Some("secret")).unwrap();
+    assert_eq!(fetch(&url, None).await, Ok(CONTENT.to_vec()));
+}
+
+#[tokio::test]
+async fn a_redirect_that_leads_nowhere_good_is_said() {
+    let check = async |location: &'static str, words: &str| {
+        let url = serve(move |_| (StatusCode::SEE_OTHER, [("location", location)]).into_response());
+        let error = fetch(&url.await, None).await.unwrap_err();
+        assert!(error.contains(words) && error.contains("127.0.0.1:"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    };
+    check("https://127.0.0.1/x?sig=secret", "from http to https").await;
+    check("ftp://127.0.0.1/x?sig=secret", "neither to http nor to https").await;
+    check("http://[secret", "to no URL").await;
+    check("/archive?sig=secret", "too many").await;
+}
+
+#[tokio::test]
+async fn redirects_are_bounded() {
+    let n_asked = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&n_asked);
+    let url = serve(move |_| {
+        *count.lock().unwrap() += 1;
+        (StatusCode::FOUND, [("location", "again")]).into_response()
+    });
+    fetch(&url.await, None).await.unwrap_err();
+    assert_eq!(*n_asked.lock().unwrap(), redirect::MAX_REDIRECTS + 1);
 }

@@ -24,7 +24,7 @@ use url::Url;
 use crate::engine::pull::{PullProblem, PullProgress};
 use crate::error::chain;
 use crate::fetch::digest::Digest;
-use crate::fetch::{self, Download, FetchError, Trust, host_of, read_bounded};
+use crate::fetch::{self, Download, FetchError, Trust, host_of, read_bounded, redirect};
 use crate::image::archive::{MAX_ARCHIVE_BYTES, MAX_CONFIG_BYTES};
 use crate::image::bundle::{Bundle, Extent};
 use crate::image::manifest::{
@@ -273,14 +273,9 @@ impl Repository<'_> {
     }
 
     async fn send(&self, url: Url) -> Result<Response, RegistryError> {
-        let request = self.client.get(url).header(ACCEPT, manifest::ACCEPT);
-        let sent = request.headers(self.authorization_header()).send().await;
-        sent.map_err(|source| {
-            RegistryError::Fetch(FetchError::Unanswered {
-                host: host_of(&self.base),
-                source: source.without_url().into(),
-            })
-        })
+        let accept = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(manifest::ACCEPT))]);
+        let sent = redirect::get(&self.client, &url, &self.authorization_header(), &accept).await;
+        sent.map_err(RegistryError::Fetch)
     }
 
     /// What to send so that the registry is satisfied.
@@ -306,14 +301,9 @@ impl Repository<'_> {
         }
         let client = fetch::client(&url, self.trust).map_err(RegistryError::Fetch)?;
         let host = host_of(&url);
-        let mut request = client.get(url);
-        if let Some(basic) = basic {
-            request = request.header(AUTHORIZATION, basic);
-        }
-        let response = request.send().await.map_err(|source| {
-            let source = source.without_url().into();
-            RegistryError::Fetch(FetchError::Unanswered { host: host.clone(), source })
-        })?;
+        let own = HeaderMap::from_iter(basic.map(|basic| (AUTHORIZATION, basic)));
+        let response = redirect::get(&client, &url, &own, &HeaderMap::new()).await;
+        let response = response.map_err(RegistryError::Fetch)?;
         let body = read_bounded(accepted(response)?, &host, MAX_TOKEN_BYTES).await;
         let body = body.map_err(RegistryError::Fetch)?;
         let answer: TokenAnswer =

@@ -1,7 +1,11 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt, stream};
 
 use super::*;
 
@@ -141,4 +145,44 @@ async fn an_image_is_found_by_id_or_name_with_either_credential() {
     let elsewhere = GlanceAccess { region: Some("two".to_owned()), ..with_token.clone() };
     check(&elsewhere, "web", Err("no image service in region two")).await;
     check(&GlanceAccess::default(), "web", Err("no `glance` section")).await;
+}
+
+/// An application credential's secret is in the body, a token in a header that no library knows.
+#[tokio::test]
+async fn nobody_is_sent_elsewhere_with_a_credential() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let is_followed = Arc::new(AtomicBool::new(false));
+    let noted = Arc::clone(&is_followed);
+    let elsewhere = format!("http://localhost:{}/elsewhere", address.port());
+    let app = Router::new().fallback(async move |request: Request| {
+        noted.fetch_or(request.uri().path() == "/elsewhere", Ordering::SeqCst);
+        (StatusCode::TEMPORARY_REDIRECT, [("location", elsewhere)])
+    });
+    tokio::spawn(async move { axum::serve(listener, app).await });
+
+    let url = Some(format!("http://{address}"));
+    let token = Some("good".to_owned());
+    let secret = Some("secret".to_owned());
+    let check = async |access: GlanceAccess| {
+        let located = locate(&access, "web", &Trust::default()).await.map(drop);
+        let archive = stream::iter([Ok(b"archive".to_vec())]).boxed();
+        let uploaded = upload::upload(&access, "web", archive, &Trust::default()).await.map(drop);
+        for asked in [located, uploaded] {
+            let error = crate::error::chain(&asked.unwrap_err());
+            assert!(error.contains("answered 307"), "{error}");
+        }
+    };
+    let none = GlanceAccess::default;
+    check(GlanceAccess { endpoint: url.clone(), token: token.clone(), ..none() }).await;
+    check(GlanceAccess { auth_url: url.clone(), token, ..none() }).await;
+    check(GlanceAccess {
+        auth_url: url,
+        application_credential_id: Some("id".to_owned()),
+        application_credential_secret: secret,
+        ..none()
+    })
+    .await;
+    assert!(!is_followed.load(Ordering::SeqCst), "a redirect was followed");
 }
