@@ -19,7 +19,7 @@ pub(crate) mod destination;
 pub(crate) mod engines;
 mod facts;
 pub(crate) mod follow;
-mod guarding;
+pub(crate) mod guarding;
 mod images;
 pub(crate) mod labels;
 mod objects;
@@ -158,6 +158,7 @@ enum Worked {
 /// Runs the flow once.
 pub async fn boot(settings: Settings) -> Result<(Run, Exit), AgentError> {
     let mut run = Run::new(settings)?;
+    run.guarding.raise_again().await;
     let outcome = run.work().await;
     let exit = run.conclude(outcome).await;
     Ok((run, exit))
@@ -166,7 +167,7 @@ pub async fn boot(settings: Settings) -> Result<(Run, Exit), AgentError> {
 impl Run {
     fn new(mut settings: Settings) -> Result<Run, AgentError> {
         let state = StateDirectory::open(&settings.state_directory).map_err(AgentError::State)?;
-        let guarding = Guarding::new(settings.is_metadata_guarded);
+        let guarding = Guarding::new(settings.is_metadata_guarded, state.path());
         let outbox = Outbox::open(&state.outbox_path()).map_err(AgentError::Outbox)?;
         Ok(Run {
             progress: Progress::new(state, settings.reporter.take(), Instant::now()),

@@ -4,6 +4,7 @@ mod analyze;
 mod convert;
 mod doctor;
 mod generate;
+mod guard;
 mod logs;
 mod run;
 mod schema;
@@ -111,6 +112,11 @@ enum Command {
         #[arg(long)]
         volumes: bool,
     },
+    /// Keep containers from the metadata service again, if a run did so before the machine was restarted
+    Guard {
+        #[command(flatten)]
+        flags: Flags,
+    },
     /// Ask every hop from user data to the handle whether it works; exit code 1 if one is broken
     Doctor {
         #[command(flatten)]
@@ -166,6 +172,7 @@ async fn dispatch(command: Command) -> Result<Exit, AgentError> {
         Command::Signal { flags, arguments } => {
             signal::send_by_hand(&configure(flags)?, arguments).await
         }
+        Command::Guard { flags } => guard::guard(&configure(flags)?).await,
         Command::Doctor { flags, json } => doctor::doctor(&configure(flags)?, json).await,
         Command::Analyze { flags, json } => analyze::analyze(&configure(flags)?.state_dir, json),
         Command::Completions { shell } => Ok(generate::completions(shell)),
@@ -281,6 +288,7 @@ mod tests {
         check("heliograph-agent snapshot web", false);
         check("heliograph-agent stop --engine unix:///e", true);
         check("heliograph-agent terminate --volumes", true);
+        check("heliograph-agent guard --state-dir D --metadata-guard true", true);
         check("heliograph-agent run --follow --watch-metadata 5", true);
         check("heliograph-agent version", true);
         check("heliograph-agent fault-points", true);

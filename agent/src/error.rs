@@ -16,6 +16,7 @@ use crate::config::ConfigError;
 use crate::device::DeviceError;
 use crate::engine::pull::PullProblem;
 use crate::engine::{EngineError, Operation};
+use crate::guard::GuardError;
 use crate::image::ImageError;
 use crate::signal::outbox::OutboxError;
 use crate::signal::{HandleError, SendError};
@@ -90,6 +91,8 @@ pub enum AgentError {
     Image(#[source] ImageError),
     #[error("block device cannot be used")]
     Device(#[source] DeviceError),
+    #[error("containers are not kept from the metadata service")]
+    Guard(#[source] GuardError),
     #[error("file for a container cannot be provided")]
     File(#[source] FileError),
     #[error("step {step} was not done after {}", seconds(*after))]
@@ -115,6 +118,7 @@ impl AgentError {
             AgentError::Service { source, .. } => source.code(),
             AgentError::File(_) => "file_not_provided",
             AgentError::Device(error) => error.code(),
+            AgentError::Guard(_) => "guard_not_raised",
             AgentError::Image(error) => error.code(),
             AgentError::NoSuchService { .. } => "no_such_service",
             AgentError::Snapshot(_) => "snapshot_failed",
@@ -131,7 +135,7 @@ impl AgentError {
             | AgentError::Image(_)
             | AgentError::Deadline { .. } => Exit::Failure,
             AgentError::Service { source, .. } => source.exit(),
-            AgentError::Device(_) => Exit::Failure,
+            AgentError::Device(_) | AgentError::Guard(_) => Exit::Failure,
             AgentError::Config(_)
             | AgentError::ReadFile { .. }
             | AgentError::Snapshot(_)
@@ -191,7 +195,7 @@ impl AgentError {
             AgentError::Config(error) => chain(error),
             AgentError::State(error) => chain(error),
             AgentError::Outbox(error) => chain(error),
-            AgentError::ReadFile { .. } => chain(self),
+            AgentError::Guard(_) | AgentError::ReadFile { .. } => chain(self),
         }
     }
 }

@@ -12,6 +12,10 @@
 //! instruction, for three rules that a person can check with `nft list table inet heliograph`.
 //! The table is written as a whole, in one transaction, so at no moment is there half of it.
 //!
+//! A reboot takes the table away, and an engine starts containers by itself before it answers anybody.
+//! So where there was a guard before, it is raised again before the engine starts, or at the latest at
+//! the beginning of a run. Then it lets nobody through: an address may have become another's.
+//!
 //! A container on the host's network, or on a network that does not pass the instance (macvlan),
 //! cannot be held back this way.
 
@@ -27,6 +31,9 @@ use tokio::process::Command;
 use crate::text;
 
 const PROGRAM: &str = "nft";
+
+/// A script on standard input, which is one transaction.
+const FROM_INPUT: [&str; 2] = ["-f", "-"];
 
 /// Replacing three rules takes milliseconds; a machine that is starting up is busy.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -62,13 +69,23 @@ pub enum GuardError {
 
 /// Holds every container back but those with one of these addresses.
 pub async fn raise(allowed: &BTreeSet<HardwareAddress>) -> Result<(), GuardError> {
-    nft(&rules(allowed)).await
+    nft(&FROM_INPUT, &rules(allowed)).await
+}
+
+/// Whether there are rules of ours, whomever they let through.
+pub async fn is_raised() -> Result<bool, GuardError> {
+    match nft(&["list", "table", "inet", "heliograph"], "").await {
+        Ok(()) => Ok(true),
+        // There is none, or it cannot be seen; raising it tells which.
+        Err(GuardError::Refused { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Holds nobody back any more. A table that is not there is no error.
 pub async fn lower() -> Result<(), GuardError> {
     // Naming a table makes it, so that there is one to delete.
-    nft("table inet heliograph\ndelete table inet heliograph\n").await
+    nft(&FROM_INPUT, "table inet heliograph\ndelete table inet heliograph\n").await
 }
 
 fn rules(allowed: &BTreeSet<HardwareAddress>) -> String {
@@ -108,10 +125,10 @@ table inet heliograph {{
     )
 }
 
-async fn nft(script: &str) -> Result<(), GuardError> {
+async fn nft(arguments: &[&str], script: &str) -> Result<(), GuardError> {
     let failed = |source| GuardError::Run { source };
     let mut child = Command::new(PROGRAM)
-        .args(["-f", "-"])
+        .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

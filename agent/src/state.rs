@@ -6,6 +6,7 @@
 //! outbox/         signals that are not acknowledged yet
 //! files/          secrets, configs and other files that containers mount
 //! volumes/        where block devices are mounted
+//! guarded         empty; there since containers were first kept from the metadata service
 //! status.json     how far the current run is, for `heliograph-agent status`; may lag after a crash
 //! lock            held by the running agent
 //! ```
@@ -138,6 +139,31 @@ pub fn instance_key(directory: &Path) -> Result<InstanceKey, StateError> {
     durable::write(&path, key.reveal().as_bytes())
         .map_err(|source| StateError::Write { path, source })?;
     Ok(key)
+}
+
+/// Whether containers have been kept from the metadata service here. A reboot takes the rules away, and
+/// engines start containers before anybody can ask for anything. Needs no lock.
+pub fn is_guarded(directory: &Path) -> bool {
+    guarded_path(directory).exists()
+}
+
+/// To be called before the rules are made.
+pub fn mark_guarded(directory: &Path) -> Result<(), StateError> {
+    if is_guarded(directory) {
+        return Ok(());
+    }
+    let path = guarded_path(directory);
+    durable::write(&path, b"").map_err(|source| StateError::Write { path, source })
+}
+
+/// To be called before the rules are removed for good.
+pub fn forget_guarded(directory: &Path) -> Result<(), StateError> {
+    let path = guarded_path(directory);
+    durable::remove(&path).map_err(|source| StateError::Write { path, source })
+}
+
+fn guarded_path(directory: &Path) -> PathBuf {
+    directory.join("guarded")
 }
 
 impl StateDirectory {
@@ -281,6 +307,20 @@ mod tests {
         let second = StateDirectory::open(directory.path()).unwrap().instance_id().unwrap();
         assert_eq!(first, second);
         assert!(first.starts_with("local-") && first.len() == 38, "{first}");
+    }
+
+    #[test]
+    fn what_was_guarded_is_known_until_it_is_forgotten() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(!is_guarded(directory.path()));
+        for _ in 0..2 {
+            mark_guarded(directory.path()).unwrap();
+            assert!(is_guarded(directory.path()));
+        }
+        for _ in 0..2 {
+            forget_guarded(directory.path()).unwrap();
+            assert!(!is_guarded(directory.path()));
+        }
     }
 
     #[test]

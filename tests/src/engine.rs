@@ -14,12 +14,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use reqwest::Method;
 use reqwest::blocking::{Body, Client};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{programs, registry};
+use crate::{programs, registry, wait};
 
 /// The version of the API that both engines speak.
 const API: &str = "http://engine/v1.41";
@@ -227,6 +229,37 @@ impl Engine {
     pub fn remove_image(&self, name: &str) -> Result<()> {
         self.request(Method::DELETE, &format!("/images/{name}?force=true"), &[], "")?;
         Ok(())
+    }
+
+    /// Ends Docker's daemon, and with it all containers, and starts it again after `meanwhile`. Containers
+    /// that are to be restarted it starts by itself, before it answers anybody.
+    pub fn restart_docker(&self, meanwhile: impl FnOnce() -> Result<()>) -> Result<()> {
+        let first = self.process_id()?;
+        let children = fs::read_to_string(format!("/proc/{first}/task/{first}/children"))?;
+        let is_daemon = |id: &&str| {
+            fs::read_to_string(format!("/proc/{id}/comm"))
+                .is_ok_and(|comm| comm.trim() == "dockerd")
+        };
+        let daemon = children.split_whitespace().find(is_daemon).context("no dockerd")?.to_owned();
+        let command_line = fs::read_to_string(format!("/proc/{daemon}/cmdline"))?;
+        kill(Pid::from_raw(daemon.parse()?), Signal::SIGTERM)?;
+        wait::until("the end of dockerd", REQUEST_LIMIT, || {
+            Ok((!Path::new("/proc").join(&daemon).exists()).then_some(()))
+        })?;
+        meanwhile()?;
+        let log =
+            fs::OpenOptions::new().append(true).open(self.socket.with_file_name("engine.log"))?;
+        let status = Command::new("nsenter")
+            .args(["--target", &first.to_string(), "--mount", "--pid", "--root"])
+            // It becomes a child of the namespace's first process, and ends with it.
+            .args(["sh", "-c", "\"$@\" &", "sh"])
+            .args(command_line.split_terminator('\0'))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .status()?;
+        ensure!(status.success(), "dockerd was not started again: {status}");
+        wait::until("dockerd", REQUEST_LIMIT, || Ok(self.containers().ok().map(drop)))
     }
 
     /// Ends the engine and everything in it.

@@ -1,7 +1,9 @@
 //! The guard of the metadata service during a run: raised before the first container starts, and
-//! opened for those that may pass, whose addresses the engine only gives out when they start.
+//! opened for those that may pass, whose addresses the engine only gives out when they start. That it
+//! was raised outlives the run and the machine's power, see [`raise_again`].
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -10,20 +12,33 @@ use crate::boot::services::Members;
 use crate::console::Console;
 use crate::engine::Engine;
 use crate::error::chain;
-use crate::guard::{self, HardwareAddress};
+use crate::guard::{self, GuardError, HardwareAddress};
 use crate::plan::Plan;
+use crate::state;
 
 /// The guard, as it was raised last.
 #[derive(Debug)]
 pub(crate) struct Guarding {
     is_wanted: bool,
+    state_directory: PathBuf,
     /// None: not raised yet.
     allowed: Option<BTreeSet<HardwareAddress>>,
 }
 
 impl Guarding {
-    pub(crate) fn new(is_wanted: bool) -> Guarding {
-        Guarding { is_wanted, allowed: None }
+    pub(crate) fn new(is_wanted: bool, state_directory: &Path) -> Guarding {
+        Guarding { is_wanted, state_directory: state_directory.to_owned(), allowed: None }
+    }
+
+    /// Before anything is waited for. What cannot be raised now is said when it is raised anew for
+    /// this run's containers.
+    pub(crate) async fn raise_again(&self) {
+        if !self.is_wanted {
+            return;
+        }
+        if let Err(error) = raise_again(&self.state_directory).await {
+            tracing::warn!(error = chain(&error), "guard was not raised again");
+        }
     }
 
     /// Holds the containers back that may not pass. What is not held back is said: a container that
@@ -48,6 +63,9 @@ impl Guarding {
         }
         if self.allowed.as_ref() == Some(&allowed) {
             return;
+        }
+        if let Err(error) = state::mark_guarded(&self.state_directory) {
+            tracing::warn!(error = chain(&error), "guard will be late after a reboot");
         }
         if let Err(error) = guard::raise(&allowed).await {
             tracing::warn!(error = chain(&error), "guard was not raised");
@@ -77,6 +95,15 @@ impl Guarding {
             ));
         }
     }
+}
+
+/// Raises the guard where it was raised before and has gone with a reboot. Rules that are there stay:
+/// they let those through who may pass.
+pub(crate) async fn raise_again(state_directory: &Path) -> Result<(), GuardError> {
+    if !state::is_guarded(state_directory) || guard::is_raised().await? {
+        return Ok(());
+    }
+    guard::raise(&BTreeSet::new()).await
 }
 
 fn hardware_addresses(inspection: &Value) -> impl Iterator<Item = HardwareAddress> + '_ {

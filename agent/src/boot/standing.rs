@@ -108,6 +108,7 @@ pub(crate) async fn terminate(
         say(&format!("removed {name}"));
     }
     unmount(state_directory)?;
+    state::forget_guarded(state_directory).map_err(AgentError::State)?;
     // Where nothing was raised, because there is no nft, nothing is to be lowered.
     if let Err(error) = guard::lower().await {
         tracing::debug!(error = chain(&error), "guard was not lowered");

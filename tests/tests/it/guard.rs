@@ -23,13 +23,75 @@ const V6: &str = "fe80::a9fe:a9fe%eth0";
 
 const LIMIT: Duration = Duration::from_secs(20);
 
+const GUARD: [&str; 2] = ["--metadata-guard", "true"];
+
 pub(crate) fn scenes() -> Vec<Scene> {
     let scene = |kind: Kind| {
         let name = kind.name();
         let name = format!("guard::{name}::containers_are_kept_from_the_metadata_service");
         Scene::new(name, move |_| in_a_network_of_its_own(move || containers_are_kept_away(kind)))
     };
-    [Kind::Docker, Kind::Podman].map(scene).into()
+    let reboot = Scene::new("guard::docker::a_reboot_opens_no_way", |_| {
+        in_a_network_of_its_own(a_reboot_opens_no_way)
+    });
+    [Kind::Docker, Kind::Podman].map(scene).into_iter().chain([reboot]).collect()
+}
+
+/// A reboot takes the rules away, and Docker starts a container that is to be restarted before its API
+/// answers. The agent keeps it away all the same, although it cannot ask for anything yet.
+fn a_reboot_opens_no_way() -> Result<()> {
+    let document = format!(
+        "#docker\nimage: busybox\nrestart: always\nstop_signal: SIGKILL\n\
+         signal: {{stable_for: 0s, timeout: 60s}}\n\
+         cmd: while :; do printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {V4} 80; sleep 1; done\n"
+    );
+    let _service = MetadataService::start()?;
+    let engine = Engine::start(Kind::Docker, &[])?;
+    engine.import("busybox:latest", image::root_file_system(0)?)?;
+    let instance = Instance::new("rebooted", &engine.url(), &document)?;
+    let options = [&GUARD[..], &["--metadata-address", "off"]].concat();
+    let ran = instance.run_with(&options)?;
+    ensure!(ran.status.success(), "{}{}", ran.console, ran.last_words);
+
+    let mut agent = None;
+    engine.restart_docker(|| {
+        remove_the_rules()?;
+        ensure!(is_raised_by_command(&instance)?, "the unit before the engine has raised nothing");
+        remove_the_rules()?;
+        let agent = agent.insert(instance.follow_with(&options)?);
+        wait::until("an agent that waits for the engine", LIMIT, || {
+            Ok(agent.console()?.contains("waiting for the engine").then_some(()))
+        })
+    })?;
+    wait_for_refusals(&instance)?;
+    agent.context("no agent")?.stop()?;
+
+    let terminated = instance.ask(&["terminate"])?;
+    ensure!(terminated.exit_code == Some(0), "{terminated:?}");
+    ensure!(!is_raised_by_command(&instance)?, "what was taken down is back");
+    engine.stop()
+}
+
+/// What the unit does that comes before the engine.
+fn is_raised_by_command(instance: &Instance) -> Result<bool> {
+    let raised = instance.ask(&[&["guard"], &GUARD[..]].concat())?;
+    ensure!(raised.exit_code == Some(0), "{raised:?}");
+    Ok(succeed(Command::new("nft").args(["list", "tables"]))?.contains("heliograph"))
+}
+
+fn remove_the_rules() -> Result<()> {
+    succeed(Command::new("nft").args(["delete", "table", "inet", "heliograph"])).map(drop)
+}
+
+/// Until the container has been refused twice more, and never got through.
+fn wait_for_refusals(instance: &Instance) -> Result<()> {
+    let n_refusals = || {
+        let log = instance.ask(&["logs"])?.printed;
+        ensure!(!log.contains("the metadata"), "the container has got through: {log}");
+        Ok(log.matches("onnection refused").count())
+    };
+    let n_before = n_refusals()?;
+    wait::until("refusals", LIMIT, || Ok((n_refusals()? > n_before + 1).then_some(())))
 }
 
 fn containers_are_kept_away(kind: Kind) -> Result<()> {

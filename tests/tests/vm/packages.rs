@@ -20,9 +20,11 @@ const FILES: &[&str] = &[
     "/etc/heliograph/relay.toml",
     "/lib/systemd/system/heliograph-agent.service",
     "/lib/systemd/system/heliograph-containers.service",
+    "/lib/systemd/system/heliograph-guard.service",
     "/lib/systemd/system/heliograph-server.service",
     "/etc/systemd/system/multi-user.target.wants/heliograph-agent.service",
     "/etc/systemd/system/multi-user.target.wants/heliograph-containers.service",
+    "/etc/systemd/system/multi-user.target.wants/heliograph-guard.service",
     "/etc/systemd/system/multi-user.target.wants/heliograph-server.service",
 ];
 
@@ -117,7 +119,7 @@ fn openrc(root: &Path) -> Result<()> {
             mkdir -p /run/openrc/$kind
         done
         touch /run/openrc/softlevel /run/openrc/deptree
-        for name in heliograph-server heliograph-agent heliograph-containers; do
+        for name in heliograph-server heliograph-guard heliograph-agent heliograph-containers; do
             rc-service --nodeps $name start
             rc-service --nodeps $name status
         done
@@ -132,7 +134,7 @@ fn openrc(root: &Path) -> Result<()> {
     "#;
     let install = e2e::programs::source_tree().join("tests/vm/install");
     vm::run(Command::new(install).arg(root).arg("openrc"))?;
-    for name in ["agent", "containers", "server"] {
+    for name in ["agent", "containers", "guard", "server"] {
         let from = e2e::programs::source_tree()
             .join(format!("images/packages/files/heliograph-{name}.openrc"));
         let to = root.join(format!("etc/init.d/heliograph-{name}"));
@@ -197,6 +199,7 @@ fn sandbox() -> Result<()> {
         ("server", MAX_SERVER_EXPOSURE),
         ("agent", MAX_AGENT_EXPOSURE),
         ("containers", MAX_AGENT_EXPOSURE),
+        ("guard", MAX_AGENT_EXPOSURE),
     ] {
         let unit = format!("heliograph-{unit}.service");
         let path = e2e::programs::source_tree().join("images/packages/files").join(&unit);
