@@ -2,7 +2,8 @@
 //!
 //! Scenes share one lab and one relay, which is the object store of the lab's catalog and forwards to the
 //! lab's Heat. Most scenes wait far more than they work and run side by side. Those that take away what
-//! the others stand on do so while they are alone ([`stage::Stage::alone`]).
+//! the others stand on do so while they are alone ([`stage::Stage::alone`]), or have a lab of their own if
+//! that takes long.
 
 mod blog;
 mod bodies;
@@ -17,6 +18,7 @@ mod reference;
 mod stage;
 mod swift;
 mod transports;
+mod updating;
 mod waiting;
 
 use std::process::ExitCode;
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         examples::scenes(),
         glance::scenes(),
         swift::scenes(),
+        updating::scenes(),
         waiting::scenes(),
         bodies::scenes(),
     ];

@@ -21,11 +21,16 @@ pub(crate) struct Cloud {
 }
 
 impl Cloud {
-    fn stand_up() -> Result<Cloud> {
+    pub(crate) fn stand_up() -> Result<Cloud> {
         let relay = HeatRelay::plan()?;
         let lab = Lab::stand_up(Some(&relay.public()), true)?;
         relay.start_for(&lab)?;
         Ok(Cloud { lab, relay })
+    }
+
+    /// What its servers said last, for whoever reads of a failure.
+    pub(crate) fn last_words(&self) -> String {
+        format!("{}{}", self.lab.last_words(), self.relay.last_words())
     }
 }
 
@@ -70,7 +75,7 @@ impl e2e::scene::Stage for Stage {
     fn last_words(&self) -> String {
         let cloud = self.cloud.lock().unwrap_or_else(PoisonError::into_inner);
         match &*cloud {
-            Some(Ok(cloud)) => format!("{}{}", cloud.lab.last_words(), cloud.relay.last_words()),
+            Some(Ok(cloud)) => cloud.last_words(),
             _ => String::new(),
         }
     }
