@@ -1,10 +1,11 @@
 //! Virtual machines: a Debian with Docker and the agent's package in it, booted under QEMU.
 //!
 //! The processor is emulated, so that the scenes run wherever the other tests run; a boot to the
-//! container's signal takes some 25 s on a quiet machine. A machine has two serial lines: the console,
+//! container's signal takes some 30 s of one processor. A machine has two serial lines: the console,
 //! kept in a file as a cloud keeps it, and one with a shell on it (`shell`), through which a scene
 //! looks inside. Its disk is a layer over the image's, so it can be changed, copied and thrown away.
 
+pub mod drive;
 mod shell;
 
 use std::fs;
@@ -14,18 +15,28 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::json;
 use tempfile::TempDir;
 
 use crate::process::Process;
 use crate::vm::shell::Shell;
 use crate::{programs, wait};
 
-/// From power-on to whatever a scene waits for. A quiet machine takes a sixth of it.
-pub const BOOT_LIMIT: Duration = Duration::from_secs(240);
+/// From power-on to whatever a scene waits for. A machine that has a processor to itself takes a tenth of it.
+pub const BOOT_LIMIT: Duration = Duration::from_secs(480);
 
 /// How long the emulator may take to answer on its monitor, on busy processors.
 const MONITOR_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often a machine is asked whether it has come so far: every question costs it a process or two, and
+/// its processor is slow.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Two emulated processors wait for one another in loops. Where several machines share the real ones, two
+/// for each cost a third more than one.
+const OF_SCENES: &str = "1";
+
+/// A machine of this many is measured, alone.
+const MEASURED: &str = "2";
 
 /// Where a machine with a forwarded port finds it.
 pub const FORWARDED: &str = "10.0.2.100:80";
@@ -35,12 +46,14 @@ pub const FORWARDED: &str = "10.0.2.100:80";
 pub struct Image {
     root: PathBuf,
     disk: PathBuf,
+    /// How many processors its machines have.
+    n_processors: &'static str,
 }
 
 /// What is plugged into a machine besides its disk.
 #[derive(Clone, Debug, Default)]
 pub struct Plugged {
-    /// A config drive, made by [`config_drive`].
+    /// A config drive, made by [`drive::config`].
     pub config_drive: Option<PathBuf>,
     /// A drive that is there only after [`Machine::plug_in_late_drive`].
     pub late_drive: Option<PathBuf>,
@@ -85,25 +98,30 @@ pub struct Machine {
 
 /// The image with this build's agent. The first call makes it; the rest of it is made once for all runs.
 pub fn image() -> Result<&'static Image> {
-    static IMAGE: OnceLock<Result<Image, String>> = OnceLock::new();
-    let made = IMAGE.get_or_init(|| Image::make().map_err(|error| format!("{error:#}")));
+    static IMAGE: Once<Image> = OnceLock::new();
+    once(&IMAGE, Image::make)
+}
+
+type Once<T> = OnceLock<Result<T, String>>;
+
+/// What could not be made is not tried again: it would take as long, and fail as well.
+fn once<T>(made: &'static Once<T>, make: impl FnOnce() -> Result<T>) -> Result<&'static T> {
+    let made = made.get_or_init(|| make().map_err(|error| format!("{error:#}")));
     made.as_ref().map_err(|text| anyhow::anyhow!("{text}"))
 }
 
 impl Image {
     fn make() -> Result<Image> {
-        let root = programs::target_directory()?.join("vm");
-        run(Command::new(script("build")).arg(&root))?;
+        let root = shared()?.clone();
         let package = packages()?.join("agent.deb");
         let disk = root.join("disk.img");
         run(Command::new(script("image")).arg(&root).arg(&disk).arg(package))?;
-        Ok(Image { root, disk })
+        Ok(Image { root, disk, n_processors: OF_SCENES })
     }
 
     /// Likewise with a given agent, and with Debian's cloud-init as tests/vm/bench sets it up.
     pub fn beside_cloud_init(agent: &Path) -> Result<Image> {
-        let root = programs::target_directory()?.join("vm");
-        run(Command::new(script("build")).arg(&root))?;
+        let root = shared()?.clone();
         let out = programs::target_directory()?.join("vm-bench");
         let server = programs::heliograph_server()?;
         run(Command::new(script("packages")).arg(&out).arg(agent).arg(server))?;
@@ -111,7 +129,7 @@ impl Image {
         let mut command = Command::new(script("image"));
         command.args([&root, &disk, &out.join("agent.deb"), &script("bench")]);
         run(command.arg("cloud-init"))?;
-        Ok(Image { root, disk })
+        Ok(Image { root, disk, n_processors: MEASURED })
     }
 
     /// A new disk, in `directory`.
@@ -134,48 +152,14 @@ fn layer(below: &Path, format: &str, disk: &Path) -> Result<PathBuf> {
 
 /// The packages of this build, as `agent.deb`, `agent.rpm`, `server.deb` and `server.rpm` in one
 /// directory.
-pub fn packages() -> Result<PathBuf> {
-    static PACKAGES: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let made = PACKAGES.get_or_init(|| make_packages().map_err(|error| format!("{error:#}")));
-    made.clone().map_err(anyhow::Error::msg)
-}
-
-fn make_packages() -> Result<PathBuf> {
-    let out = programs::target_directory()?.join("vm-packages");
-    let programs = [programs::heliograph_agent()?, programs::heliograph_server()?];
-    run(Command::new(script("packages")).arg(&out).args(programs))?;
-    Ok(out)
-}
-
-/// A config drive as Nova makes it, in `directory`.
-pub fn config_drive(directory: &Path, instance: &str, user_data: &str) -> Result<PathBuf> {
-    let tree = drive_files(directory, instance, user_data)?;
-    let drive = tree.with_extension("iso");
-    let mut command = Command::new("genisoimage");
-    command.args(["-quiet", "-ldots", "-allow-lowercase", "-allow-multidot", "-l", "-J", "-r"]);
-    run(command.args(["-V", "config-2", "-o"]).arg(&drive).arg(&tree))?;
-    Ok(drive)
-}
-
-/// The same where Nova is told that `config_drive_format` is vfat: 64 MB, as it makes them.
-pub fn config_drive_of_vfat(directory: &Path, instance: &str, user_data: &str) -> Result<PathBuf> {
-    let tree = drive_files(directory, instance, user_data)?;
-    let drive = tree.with_extension("vfat");
-    fs::File::create(&drive)?.set_len(64 << 20)?;
-    run(Command::new("mkfs.vfat").args(["-n", "config-2"]).arg(&drive))?;
-    let files = tree.join("openstack");
-    run(Command::new("mcopy").arg("-si").arg(&drive).arg(files).arg("::/"))?;
-    Ok(drive)
-}
-
-fn drive_files(directory: &Path, instance: &str, user_data: &str) -> Result<PathBuf> {
-    let tree = directory.join(format!("drive-{instance}"));
-    let latest = tree.join("openstack/latest");
-    fs::create_dir_all(&latest)?;
-    let meta_data = json!({"uuid": instance, "name": "scene", "hostname": "scene"});
-    fs::write(latest.join("meta_data.json"), meta_data.to_string())?;
-    fs::write(latest.join("user_data"), user_data)?;
-    Ok(tree)
+pub fn packages() -> Result<&'static PathBuf> {
+    static PACKAGES: Once<PathBuf> = OnceLock::new();
+    once(&PACKAGES, || {
+        let out = programs::target_directory()?.join("vm-packages");
+        let programs = [programs::heliograph_agent()?, programs::heliograph_server()?];
+        run(Command::new(script("packages")).arg(&out).args(programs))?;
+        Ok(out)
+    })
 }
 
 impl Machine {
@@ -194,7 +178,8 @@ impl Machine {
         let words = &plugged.kernel_words;
         // On busy processors an emulated timer fails the kernel's check of it.
         command
-            .args(["-accel", "tcg", "-m", "1024", "-smp", "2", "-nodefaults", "-no-user-config"])
+            .args(["-accel", "tcg", "-m", "1024", "-smp", image.n_processors])
+            .args(["-nodefaults", "-no-user-config"])
             .args(["-display", "none", "-kernel"])
             .arg(image.root.join("vmlinuz"))
             .arg("-initrd")
@@ -273,7 +258,8 @@ impl Machine {
     /// Waits until a command succeeds in the machine, and gives what it printed.
     pub fn until(&mut self, command: &str) -> Result<String> {
         let shell = &mut self.shell;
-        let waited = wait::until(&format!("success of {command}"), BOOT_LIMIT, || {
+        let what = format!("success of {command}");
+        let waited = wait::until_with_pause(&what, BOOT_LIMIT, PAUSE, || {
             Ok(shell.try_run(command)?.and_then(|(code, output)| (code == 0).then_some(output)))
         });
         waited.with_context(|| self.last_words())
@@ -357,14 +343,23 @@ fn serve(directory: &Path) -> [String; 4] {
 
 /// A Debian tree without the packages, unpacked below `directory`.
 pub fn clean_root(directory: &Path) -> Result<PathBuf> {
-    let root = programs::target_directory()?.join("vm");
-    run(Command::new(script("build")).arg(&root))?;
+    let root = shared()?;
     let tree = directory.join("root");
     fs::create_dir(&tree)?;
     let mut command = Command::new("tar");
     command.args(["--extract", "--numeric-owner", "--exclude=./var/lib/docker", "--file"]);
     run(command.arg(root.join("base.tar")).arg("--directory").arg(&tree))?;
     Ok(tree)
+}
+
+/// What all machines and trees are made of. The first call makes it, if no earlier run did.
+fn shared() -> Result<&'static PathBuf> {
+    static SHARED: Once<PathBuf> = OnceLock::new();
+    once(&SHARED, || {
+        let root = programs::target_directory()?.join("vm");
+        run(Command::new(script("build")).arg(&root))?;
+        Ok(root)
+    })
 }
 
 fn script(name: &str) -> PathBuf {

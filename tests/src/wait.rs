@@ -12,6 +12,16 @@ const PAUSE: Duration = Duration::from_millis(25);
 pub fn until<T>(
     what: &str,
     limit: Duration,
+    probe: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    until_with_pause(what, limit, PAUSE, probe)
+}
+
+/// Likewise, and lets so much time pass between two probes, where a probe costs what it looks at.
+pub fn until_with_pause<T>(
+    what: &str,
+    limit: Duration,
+    between: Duration,
     mut probe: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     let deadline = Instant::now() + limit;
@@ -22,7 +32,7 @@ pub fn until<T>(
         if Instant::now() >= deadline {
             bail!("waited {} s in vain for {what}", limit.as_secs());
         }
-        pause(PAUSE);
+        pause(between);
     }
 }
 

@@ -177,7 +177,7 @@ fn boot(image: &Image, relay: &Relay, way: Way) -> Result<(Cost, String)> {
     let id = "5e0a1a40-1111-4222-8333-0000000000b1";
     let port = relay.address().rsplit(':').next().context("no port")?.parse()?;
     let plugged = Plugged {
-        config_drive: Some(vm::config_drive(directory.path(), id, &way.user_data(&url))?),
+        config_drive: Some(vm::drive::config(directory.path(), id, &way.user_data(&url))?),
         forwarded_port: Some(port),
         kernel_words: way.kernel_words().to_owned(),
         ..Plugged::default()

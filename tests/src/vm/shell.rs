@@ -13,10 +13,11 @@ use anyhow::{Context as _, Result, ensure};
 
 /// How long an answer may take before the question counts as unheard. A shell that is there answers in
 /// milliseconds, but the machine is slow, and `docker` takes a second or two.
-const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 
-/// A shell that may not be there yet has to show itself within this time.
-const GREETING_LIMIT: Duration = Duration::from_secs(2);
+/// A shell that may not be there yet has to show itself within this time. Its machine may be busy with all
+/// the rest of a boot on a processor that it has a small share of.
+const GREETING_LIMIT: Duration = Duration::from_secs(5);
 
 /// The line to a shell.
 #[derive(Debug)]

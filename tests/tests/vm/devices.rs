@@ -1,6 +1,7 @@
 //! A machine with what a cloud plugs into it: volumes with serial numbers, a config drive in the other of
 //! Nova's formats, a seed that the kernel's command line names, one in the machine's own serial number, and
-//! a metadata address, which containers are kept from.
+//! a metadata address, which containers are kept from. After its power was cut, the containers are back on
+//! their volumes.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -11,7 +12,7 @@ use e2e::reference;
 use e2e::vm::{self, Image, Machine, Plugged, Volume};
 use tempfile::TempDir;
 
-use crate::{RESULT, Scene};
+use crate::{RESULT, Scene, power};
 
 const ID: &str = "5e0a1a40-1111-4222-8333-000000000003";
 const OTHER_ID: &str = "5e0a1a40-1111-4222-8333-000000000004";
@@ -29,10 +30,13 @@ const VOLUME_BYTES: u64 = 16 << 20;
 /// What is on the second volume before any machine sees it.
 const WORDS: &str = "written on another machine";
 
+/// The container on the volumes.
+const MAIN: &str = "heliograph-main-1";
+
 const METADATA: &str = "169.254.169.254";
 
 pub(crate) fn scenes() -> Vec<Scene> {
-    vec![("volumes_and_seeds_are_found_on_real_devices", devices)]
+    vec![("volumes_and_seeds_are_found_on_real_devices_also_after_a_power_cut", devices)]
 }
 
 fn devices() -> Result<()> {
@@ -43,7 +47,7 @@ fn devices() -> Result<()> {
     let served = directory.path().join("served");
     serve(&served, "seed", ID, &document())?;
 
-    let drive = vm::config_drive_of_vfat(directory.path(), ID, &document())?;
+    let drive = vm::drive::config_of_vfat(directory.path(), ID, &document())?;
     let plugged = Plugged {
         config_drive: Some(drive),
         served: Some(served.clone()),
@@ -69,7 +73,7 @@ fn devices() -> Result<()> {
 
 /// What has to be the same after the power was cut.
 struct First {
-    container: String,
+    containers: Vec<String>,
     file_system: String,
 }
 
@@ -78,32 +82,30 @@ fn first_boot(image: &Image, disk: &Path, plugged: &Plugged) -> Result<First> {
     machine.said(RESULT)?;
     ensure!(machine.console()?.contains("heliograph: SUCCESS"), "{}", machine.last_words());
     machine.said(WORDS)?;
-    let container = machine.until("docker ps --quiet --no-trunc | grep .")?;
+    let containers = power::running_containers(&mut machine, 2)?;
     let file_system = machine.run("blkid --match-tag UUID --output value /dev/vdc")?;
     ensure!(machine.run("findmnt --noheadings --output FSTYPE /dev/vdc")? == "ext4");
     machine.run("sync")?;
     machine.cut_power()?;
-    Ok(First { container, file_system })
+    Ok(First { containers, file_system })
 }
 
 fn volumes_are_as_they_were(machine: &mut Machine, first: &First) -> Result<()> {
     machine.said("was signalled before")?;
     ensure!(!machine.console()?.contains(RESULT), "{}", machine.last_words());
-    let container = machine.until("docker ps --quiet --no-trunc | grep .")?;
-    ensure!(container == first.container, "another container: {container}");
+    let again = power::running_containers(machine, 2)?;
+    ensure!(again == first.containers, "other containers after the power cut");
     let file_system = machine.run("blkid --match-tag UUID --output value /dev/vdb")?;
     ensure!(file_system == first.file_system, "the volume was formatted again");
     // One line of each boot, or one more if the engine was quicker than the mount.
-    machine.until(&format!(
-        "docker exec {container} cat /store/starts | grep -c start | grep '[2-9]'"
-    ))?;
-    Ok(())
+    let starts = format!("docker exec {MAIN} cat /store/starts | grep -c start | grep '[2-9]'");
+    machine.until(&starts).map(drop)
 }
 
 /// The rules of the agent's unit on this kernel, beside Docker's own.
 fn containers_are_kept_from_the_metadata(machine: &mut Machine) -> Result<()> {
     let ask = format!(
-        "docker exec $(docker ps --quiet) sh -c \"printf 'GET /seed/meta-data HTTP/1.0\\r\\n\\r\\n' | \
+        "docker exec {MAIN} sh -c \"printf 'GET /seed/meta-data HTTP/1.0\\r\\n\\r\\n' | \
          busybox nc -w 5 {METADATA} 80\""
     );
     machine.run(&format!("curl --silent --fail http://{METADATA}/seed/meta-data"))?;
@@ -153,12 +155,14 @@ fn a_damaged_volume_is_the_reason(machine: &mut Machine, served: &Path) -> Resul
     Ok(())
 }
 
-/// Uses the first volume by the number of its device, and the second by its label.
+/// Uses the first volume by the number of its device, and the second by its label; and has another service
+/// that needs the first, for the sake of their order.
 fn document() -> String {
     format!(
         "#docker\nservices:\n  main:\n    image: localhost/busybox\n\
          \x20   volumes: [\"store:/store\", \"words:/words:ro\"]\n\
          \x20   cmd: echo start >> /store/starts; cat /words/words; sleep 100000\n\
+         \x20 beside:\n    image: localhost/busybox\n    cmd: sleep 100000\n    depends_on: [main]\n\
          volumes:\n  store: {{device: \"serial:{EMPTY}\"}}\n  words: {{device: \"label:words\"}}\n\
          signal: {{stable_for: 2s}}\n"
     )

@@ -33,7 +33,7 @@ fn pitfalls() -> Result<()> {
     let image = vm::image()?;
     let disk = image.new_disk(directory.path())?;
     let plugged = Plugged {
-        late_drive: Some(vm::config_drive(directory.path(), ID, TICKING)?),
+        late_drive: Some(vm::drive::config(directory.path(), ID, TICKING)?),
         kernel_words: "console=tty0".to_owned(),
         ..Plugged::default()
     };
