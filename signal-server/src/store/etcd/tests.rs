@@ -189,19 +189,22 @@ async fn stores_with_different_prefixes_do_not_meet() {
 async fn a_scan_is_longer_than_a_page() {
     let store = open(&fresh());
     let n_records = PAGE * 2 + 1;
-    for start in (0..n_records).step_by(128) {
-        let mut batch = Batch::new();
-        for number in start..n_records.min(start + 128) {
-            batch.put(key(&format!("{number:05}")), Bytes::new());
+    for kind in [KeyKind::Object, KeyKind::SignalBody] {
+        let key = |text: &str| Key::new(kind, &[text.as_bytes()]);
+        for start in (0..n_records).step_by(128) {
+            let mut batch = Batch::new();
+            for number in start..n_records.min(start + 128) {
+                batch.put(key(&format!("{number:05}")), Bytes::new());
+            }
+            store.commit(batch).await.expect("a commit");
         }
-        store.commit(batch).await.expect("a commit");
-    }
-    for (limit, expect) in
-        [(n_records + 1, n_records), (n_records, n_records), (PAGE, PAGE), (PAGE + 1, PAGE + 1)]
-    {
-        let found = store.scan(&key(""), None, limit).await.expect("a scan");
-        assert_eq!(found.len(), expect);
-        assert!(found.is_sorted());
+        for (limit, expect) in
+            [(n_records + 1, n_records), (n_records, n_records), (PAGE, PAGE), (PAGE + 1, PAGE + 1)]
+        {
+            let found = store.scan(&key(""), None, limit).await.expect("a scan");
+            assert_eq!(found.len(), expect);
+            assert!(found.is_sorted());
+        }
     }
 }
 
