@@ -63,14 +63,42 @@ fn next(at: &Url, response: &Response) -> Result<Option<Url>, FetchError> {
         // A user and password in the URL are for this server, too.
         let _is_set = next.set_username(at.username()).and(next.set_password(at.password()));
     }
+    match why_not(at, &next) {
+        Some(why) => Err(refused(at, why)),
+        None => Ok(Some(next)),
+    }
+}
+
+/// Why nobody is to be led from one URL to the other.
+fn why_not(at: &Url, next: &Url) -> Option<&'static str> {
     match (at.scheme(), next.scheme()) {
         // The client was made without certificates.
-        ("http", "https") => Err(refused(at, "it leads from http to https: name the https URL")),
-        (_, "http" | "https") => Ok(Some(next)),
-        _ => Err(refused(at, "it leads neither to http nor to https")),
+        ("http", "https") => Some("it leads from http to https: name the https URL"),
+        // Whoever is on the way could answer.
+        ("https", "http") => Some("it leads from https to http"),
+        (_, "http" | "https") => None,
+        _ => Some("it leads neither to http nor to https"),
     }
 }
 
 fn refused(at: &Url, why: &'static str) -> FetchError {
     FetchError::Redirected { host: host_of(at), why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_keeps_what_protects_the_way() {
+        let check = |at: &str, next: &str, expect: Option<&str>| {
+            let url = |text: &str| Url::parse(text).expect("a URL");
+            assert_eq!(why_not(&url(at), &url(next)), expect, "{at} to {next}");
+        };
+        check("http://a/", "http://b/", None);
+        check("https://a/", "https://b/", None);
+        check("https://a/", "http://a/", Some("it leads from https to http"));
+        check("http://a/", "https://a/", Some("it leads from http to https: name the https URL"));
+        check("https://a/", "file:///etc/passwd", Some("it leads neither to http nor to https"));
+    }
 }
