@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use signal_protocol::tempurl::{Digest, sign};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -71,6 +73,20 @@ impl Server {
     /// The memory that is the server's own, in bytes; pages of files do not count.
     pub(crate) fn anonymous_bytes(&self) -> Result<u64, Failure> {
         anonymous_bytes_of(self.child.id())
+    }
+
+    /// Sends SIGTERM.
+    pub(crate) fn tell_to_stop(&self) -> Result<(), Failure> {
+        Ok(kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM)?)
+    }
+
+    /// Whether the server has ended, and as it should.
+    pub(crate) fn has_stopped(&mut self) -> Result<bool, Failure> {
+        match self.child.try_wait()? {
+            None => Ok(false),
+            Some(status) if status.success() => Ok(true),
+            Some(status) => Err(format!("{} ended with {status}", self.name).into()),
+        }
     }
 
     fn read_proc(&self, file: &str) -> io::Result<String> {
