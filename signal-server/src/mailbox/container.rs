@@ -28,8 +28,6 @@ pub(crate) struct Counts {
     pub(crate) n_objects: u64,
     pub(crate) n_bytes: u64,
     pub(crate) n_handles: u64,
-    /// Those of them that were never signalled.
-    pub(crate) n_unused_handles: u64,
 }
 
 impl Shared {
@@ -106,7 +104,7 @@ impl Shared {
             created_at: self.clock.now(),
             removing: false,
             removal: None,
-            deletion: None,
+            deleted_at: None,
         };
         let record = empty.with(update).unwrap_or(empty);
         batch.expect(Expect::Absent(key::container(address)));
@@ -186,7 +184,7 @@ impl Shared {
                 }
                 let record: ContainerRecord = decode(KeyKind::Container, &bytes)?;
                 let counts = self.count_container(record.number).await?;
-                if record.deletion.is_some() && counts.n_objects == 0 {
+                if record.deleted_at.is_some() && counts.n_objects == 0 {
                     continue;
                 }
                 entries.push(ContainerEntry {
@@ -232,7 +230,6 @@ impl Counts {
         self.n_objects += head.n_pending;
         self.n_bytes += head.n_bytes;
         self.n_handles += 1;
-        self.n_unused_handles += u64::from(head.next_signal == 1);
         Ok(())
     }
 
@@ -244,7 +241,7 @@ impl Counts {
 impl ContainerRecord {
     /// The record as the update wants it, not deleted; nothing if it is so already.
     fn with(&self, update: &ContainerUpdate) -> Option<ContainerRecord> {
-        let mut changed = ContainerRecord { deletion: None, ..self.clone() };
+        let mut changed = ContainerRecord { deleted_at: None, ..self.clone() };
         if let Some(location) = &update.versions_location {
             changed.versions_location = Some(location.clone()).filter(|text| !text.is_empty());
         }
@@ -252,7 +249,7 @@ impl ContainerRecord {
         if let Some(expected) = &update.expected {
             changed.expected.clone_from(expected);
         }
-        let is_same = self.deletion.is_none()
+        let is_same = self.deleted_at.is_none()
             && changed.versions_location == self.versions_location
             && changed.keys == self.keys
             && changed.expected == self.expected;

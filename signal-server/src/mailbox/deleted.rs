@@ -11,12 +11,11 @@
 //! pending the container can be seen again: Heat, which takes a container that is not there for one without
 //! news, finds the signal with its next poll. Whoever makes the container again finds it with its handles.
 //!
-//! The sweep removes a hidden container when nobody can be waiting any more:
-//!
-//! * with a handle that was never signalled, [`LONGEST_WAIT`] after its deletion;
-//! * otherwise, since Heat asks once a second while it waits, [`SILENCE`] after it was last asked for.
-//!
+//! The sweep removes a hidden container [`LONGEST_WAIT`] after its deletion, when nobody can be waiting any more.
 //! A container without handles is removed at once.
+//!
+//! Choice not taken: to remove one sooner in which every handle was signalled, if nobody asks for it. How many
+//! signals Heat waits for is not said to anybody here, and while Keystone is away it asks in vain.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,39 +28,18 @@ use crate::mailbox::container::{Counts, contended, replace};
 use crate::mailbox::error::MailboxError;
 use crate::mailbox::handle::later;
 use crate::mailbox::limits::MAX_COMMIT_ATTEMPTS;
-use crate::mailbox::record::{ContainerRecord, Deletion, Number, encode};
+use crate::mailbox::record::{ContainerRecord, Number, encode};
 use crate::mailbox::{ContainerAddress, ObjectAddress, Shared, key};
 use crate::store::{Batch, CommitError, Expect};
 
 /// The longest that a wait condition may wait (`timeout` of `OS::Heat::WaitCondition`: 43,200 s).
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(12 * 3_600);
 
-/// For so long nobody asks for a container that somebody waits for: 300 of Heat's polls.
-pub(crate) const SILENCE: Duration = Duration::from_secs(5 * 60);
-
-/// So often it is written down at most that a hidden container was asked for.
-const NOTE_INTERVAL: Duration = Duration::from_secs(60);
-
 /// What came of an attempt to remove a container.
 enum Removal {
     Done,
     /// Something was put in, or somebody else has changed it.
     NotNow,
-}
-
-impl Deletion {
-    pub(crate) fn at(now: Timestamp) -> Deletion {
-        Deletion { at: now, asked_at: now }
-    }
-
-    /// When nobody can be waiting any more.
-    fn end(&self, counts: &Counts) -> Timestamp {
-        let silence = later(self.asked_at, SILENCE);
-        match counts.n_unused_handles {
-            0 => silence,
-            _ => silence.max(later(self.at, LONGEST_WAIT)),
-        }
-    }
 }
 
 impl Shared {
@@ -104,11 +82,13 @@ impl Shared {
             let Some((bytes, record)) = shared.container_record(&address).await? else {
                 return Ok(false);
             };
-            let deletion = record.deletion;
             let is_old = now > later(record.created_at, shared.limits.container_retention);
-            let is_unused = move |counts: &Counts| match deletion {
-                Some(deletion) => counts.n_objects == 0 && now > deletion.end(counts),
-                None => is_old && counts.is_bare(),
+            let is_unused: fn(&Counts) -> bool = match record.deleted_at {
+                Some(deleted_at) if now > later(deleted_at, LONGEST_WAIT) => {
+                    |counts| counts.n_objects == 0
+                }
+                None if is_old => Counts::is_bare,
+                _ => return Ok(false),
             };
             if !is_unused(&shared.count_container(record.number).await?) {
                 return Ok(false);
@@ -125,7 +105,7 @@ impl Shared {
         bytes: Bytes,
         mut record: ContainerRecord,
     ) -> Result<Removal, MailboxError> {
-        record.deletion = Some(Deletion::at(self.clock.now()));
+        record.deleted_at = Some(self.clock.now());
         self.commit_removal(replace(address, bytes, &record)).await
     }
 
@@ -169,41 +149,6 @@ impl Shared {
         }
     }
 
-    /// The container for whoever asks what is in it, which may be somebody who waits.
-    pub(crate) async fn asked_container(
-        &self,
-        address: &ContainerAddress,
-    ) -> Result<ContainerRecord, MailboxError> {
-        let found = self.container_record(address).await?;
-        let (bytes, record) = found.ok_or(MailboxError::ContainerNotFound)?;
-        if let Some(deletion) = record.deletion {
-            self.note_asked(address, bytes, &record, deletion).await;
-        }
-        match self.is_hidden(&record).await? {
-            true => Err(MailboxError::ContainerNotFound),
-            false => Ok(record),
-        }
-    }
-
-    async fn note_asked(
-        &self,
-        address: &ContainerAddress,
-        bytes: Bytes,
-        record: &ContainerRecord,
-        deletion: Deletion,
-    ) {
-        let now = self.clock.now();
-        if now < later(deletion.asked_at, NOTE_INTERVAL) {
-            return;
-        }
-        let mut noted = record.clone();
-        noted.deletion = Some(Deletion { asked_at: now, ..deletion });
-        if let Err(error) = self.store.commit(replace(address, bytes, &noted)).await {
-            // Who waits asks again in a second. A store that cannot be written to can still be read.
-            tracing::debug!(%error, "failed to note that a deleted container was asked for");
-        }
-    }
-
     /// Makes the batch, which puts a handle in, depend on the container, and takes back that it was deleted.
     /// Returns whether it was.
     pub(crate) async fn expect_shown_container(
@@ -218,7 +163,7 @@ impl Shared {
             return Err(MailboxError::ContainerNotFound);
         }
         let container_key = key::container(&address.container);
-        if record.deletion.take().is_none() {
+        if record.deleted_at.take().is_none() {
             self.expect_container(&container_key, bytes, record, batch);
             return Ok(false);
         }
@@ -231,6 +176,6 @@ impl Shared {
 
     /// Whether a container is there only for those who may still wait for its handles.
     pub(crate) async fn is_hidden(&self, record: &ContainerRecord) -> Result<bool, MailboxError> {
-        Ok(record.deletion.is_some() && self.count_container(record.number).await?.n_objects == 0)
+        Ok(record.deleted_at.is_some() && self.count_container(record.number).await?.n_objects == 0)
     }
 }

@@ -38,7 +38,7 @@ impl Shared {
         address: &ContainerAddress,
         query: &ListingQuery,
     ) -> Result<Vec<ListingEntry>, MailboxError> {
-        let container = self.asked_container(address).await?;
+        let (_, container) = self.existing_container(address).await?;
         let page = self.collect(container.number, Page::new(query, MAX_LISTING_ENTRIES)).await?;
         let names_no_part = *query == ListingQuery::default();
         if !(page.is_cut && names_no_part) {

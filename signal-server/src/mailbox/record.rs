@@ -115,17 +115,9 @@ pub(crate) struct ContainerRecord {
     /// Who has set this mark: one that was taken away and set again by another removal is another mark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) removal: Option<Number>,
-    /// Set when the container was deleted and somebody may still wait for a handle in it.
+    /// When the container was deleted, if somebody may still wait for a handle in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) deletion: Option<Deletion>,
-}
-
-/// The deletion of a container that has handles.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct Deletion {
-    pub(crate) at: Timestamp,
-    /// When somebody asked what is in it, about.
-    pub(crate) asked_at: Timestamp,
+    pub(crate) deleted_at: Option<Timestamp>,
 }
 
 /// The head of a mailbox: what must be known to add a signal.

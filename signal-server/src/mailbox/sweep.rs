@@ -263,7 +263,7 @@ impl Shared {
     ) -> Result<(), MailboxError> {
         let record: ContainerRecord = decode(KeyKind::Container, bytes)?;
         let is_old = now > later(record.created_at, self.limits.container_retention);
-        if !is_old && record.deletion.is_none() {
+        if !is_old && record.deleted_at.is_none() {
             return Ok(());
         }
         let Some(address) = key::parse_container(container_key) else {

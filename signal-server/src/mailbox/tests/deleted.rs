@@ -1,7 +1,7 @@
 //! Containers that were deleted while somebody may wait for another handle in them.
 
 use super::*;
-use crate::mailbox::deleted::{LONGEST_WAIT, SILENCE};
+use crate::mailbox::deleted::LONGEST_WAIT;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -66,43 +66,24 @@ async fn a_signal_for_the_handle_that_stays_is_read() {
 }
 
 #[tokio::test]
-async fn a_handle_that_was_never_signalled_is_kept_for_the_longest_wait() {
+async fn a_handle_is_kept_for_the_longest_wait() {
     let bench = Bench::new();
-    let handle = bench.update_of_a_stack().await;
+    let new = bench.update_of_a_stack().await;
+    // One that waits for more: it was signalled before, and so read.
+    let old = object("c/h");
     bench.clock.advance(LONGEST_WAIT - SECOND);
     bench.sweep().await;
-    bench.signal(&handle, r#"{"id":"a"}"#).await.expect("it is kept");
+    bench.signal(&new, r#"{"id":"a"}"#).await.expect("it is kept");
+    bench.signal(&old, r#"{"id":"two of two"}"#).await.expect("it is kept");
     // And what is pending, for as long as anything that is pending.
     bench.clock.advance(DAY);
     bench.sweep().await;
-    assert_eq!(bench.listing().await, "new/00000001");
+    assert_eq!(bench.listing().await, "h/00000002 new/00000001");
 
     let bench = Bench::new();
     let handle = bench.update_of_a_stack().await;
-    bench.clock.advance(LONGEST_WAIT + SECOND);
-    bench.sweep().await;
+    bench.nobody_waits_any_more().await;
     assert_eq!(code(bench.signal(&handle, "{}").await), "container_not_found");
-    bench.nobody_waits_any_more().await;
-    assert_eq!(bench.kinds().await, []);
-}
-
-#[tokio::test]
-async fn a_handle_that_somebody_polls_is_kept() {
-    let bench = Bench::new();
-    let handle = bench.handle().await;
-    bench.signal(&handle, r#"{"id":"one of two"}"#).await.expect("room");
-    bench.mailboxes.delete_object(&handle).await.expect("it was read");
-    bench.delete().await;
-    // Heat goes on asking, for longer than it would be kept otherwise.
-    for _ in 0..20 {
-        bench.clock.advance(SILENCE / 2);
-        assert_eq!(bench.listing().await, "container_not_found");
-        bench.sweep().await;
-    }
-    bench.signal(&handle, r#"{"id":"two of two"}"#).await.expect("it is kept");
-    assert_eq!(bench.listing().await, "h/00000002");
-    bench.mailboxes.delete_object(&handle).await.expect("it was read");
-    bench.nobody_waits_any_more().await;
     assert_eq!(bench.kinds().await, []);
 }
 
@@ -121,7 +102,7 @@ async fn a_container_that_is_made_again_has_its_handles() {
     assert_eq!(bench.listing().await, "new/00000001");
     bench.mailboxes.delete_object(&handle).await.expect("it was read");
     // It is like any other now.
-    bench.clock.advance(LONGEST_WAIT + SILENCE);
+    bench.clock.advance(LONGEST_WAIT + SECOND);
     bench.sweep().await;
     assert_eq!(bench.n_containers().await, 1);
 }

@@ -1,7 +1,7 @@
 //! What is left when everything was deleted: nothing.
 
 use super::*;
-use crate::mailbox::deleted::SILENCE;
+use crate::mailbox::deleted::LONGEST_WAIT;
 use crate::store::{Key, KeyKind};
 
 impl Bench {
@@ -15,9 +15,9 @@ impl Bench {
         kinds
     }
 
-    /// A used handle was deleted, and nobody has asked for its container for some minutes.
+    /// A container was deleted, and everybody who can have waited for a handle in it has given up.
     pub(super) async fn nobody_waits_any_more(&self) {
-        self.clock.advance(SILENCE + Duration::from_secs(1));
+        self.clock.advance(LONGEST_WAIT + Duration::from_secs(1));
         // The container, then its mailboxes, then what lies in those.
         for _ in 0..3 {
             self.sweep().await;
