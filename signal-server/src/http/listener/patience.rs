@@ -11,10 +11,14 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
-/// How long a peer may take for what was buffered for it when it had stopped reading: 4 MiB, the largest listing
+/// How long a peer may take for what was buffered for it when it had stopped reading: 4 MiB, nearly every listing
 /// and more, over half a megabit per second. A stream, such as the events or a backup, has as long again for each
 /// of its parts.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(67);
+
+/// How much longer it may take for each byte that it does read, for answers of many megabytes: at half a megabit
+/// per second.
+const MICROSECONDS_PER_BYTE: u64 = 16;
 
 /// Begins when the peer does not take what is written, and ends when all is written.
 #[derive(Debug, Default)]
@@ -30,8 +34,13 @@ impl WritePatience {
         written: Poll<io::Result<usize>>,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        if written.is_ready() {
-            return written;
+        if let Poll::Ready(written) = written {
+            if let (Ok(n_bytes), Some(until)) = (&written, &mut self.until) {
+                let more = Duration::from_micros(*n_bytes as u64 * MICROSECONDS_PER_BYTE);
+                let deadline = until.deadline() + more;
+                until.as_mut().reset(deadline);
+            }
+            return Poll::Ready(written);
         }
         let until = self.until.get_or_insert_with(|| Box::pin(sleep(WRITE_TIMEOUT)));
         ready!(until.as_mut().poll(context));
@@ -64,6 +73,16 @@ mod tests {
         let error = write(&mut patience, None).await.expect_err("a timeout");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(started.elapsed() >= WRITE_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_at_half_a_megabit_gets_all_of_a_large_answer() {
+        let mut patience = WritePatience::default();
+        for _ in 0..2_000 {
+            let waiting = tokio::time::timeout(Duration::from_secs(1), write(&mut patience, None));
+            assert!(waiting.await.is_err(), "the peer is given up");
+            assert!(write(&mut patience, Some(62_500)).await.is_ok());
+        }
     }
 
     #[tokio::test(start_paused = true)]
