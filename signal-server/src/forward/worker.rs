@@ -56,7 +56,9 @@ impl Forwarder {
             if now >= next_tick {
                 next_tick = now + self.shared.tick(is_sender).await;
             }
+            // Asked again, as a look at a store that is away lasts as long as a lease.
             while is_sender
+                && leadership.is_held()
                 && deliveries.len() < MAX_DELIVERIES
                 && let Some((lane, waiting)) = self.shared.take_due()
             {
