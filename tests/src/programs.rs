@@ -76,11 +76,15 @@ fn built(name: &str, source_directories: &[&str]) -> Result<PathBuf> {
     Ok(program)
 }
 
+/// A source that the program may be made of. Tests are not: cargo makes no program anew for them.
 fn newer_source(directory: &Path, than: SystemTime) -> Result<Option<PathBuf>> {
     for entry in std::fs::read_dir(directory)
         .with_context(|| format!("failed to list {}", directory.display()))?
     {
         let path = entry?.path();
+        if path.file_stem().is_some_and(|name| name == "tests") {
+            continue;
+        }
         if path.is_dir() {
             if let Some(newer) = newer_source(&path, than)? {
                 return Ok(Some(newer));

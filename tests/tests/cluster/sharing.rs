@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use e2e::etcd::{Etcd, Place};
 use e2e::load::{Connection, Target};
-use e2e::relay::Handle;
+use e2e::relay::{Handle, Relay};
 use e2e::wait;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -88,6 +88,14 @@ fn poll_path(handle: &Handle) -> Result<String> {
     Ok(format!("/{path}"))
 }
 
+/// Waits until a relay holds its only long-poll.
+fn until_held(relay: &Relay) -> Result<()> {
+    wait::until("the long-poll to be held", LIMIT, || {
+        let metrics = reqwest::blocking::get(format!("{}/metrics", relay.admin))?.text()?;
+        Ok(metrics.lines().any(|line| line == "heliograph_http_long_polls 1").then_some(()))
+    })
+}
+
 /// A relay is away while a signal comes by another one and etcd forgets that it ever changed: the relay cannot
 /// take its watch up where it was, and whoever waits there has to be woken all the same.
 pub(crate) fn compaction() -> Result<()> {
@@ -102,10 +110,7 @@ pub(crate) fn compaction() -> Result<()> {
         let answer = waiter.get(&poll_path)?;
         Ok((Instant::now(), serde_json::from_str(&answer.body)?))
     });
-    wait::until("the long-poll to be held", LIMIT, || {
-        let metrics = reqwest::blocking::get(format!("{}/metrics", waiting.admin))?.text()?;
-        Ok(metrics.lines().any(|line| line == "heliograph_http_long_polls 1").then_some(()))
-    })?;
+    until_held(waiting)?;
     let revision = revision(&etcd)?;
     // Without a connection to etcd when it stops, so that nothing can have arrived in its sockets.
     etcd.kill(0)?;
@@ -162,10 +167,7 @@ pub(crate) fn restored() -> Result<()> {
         woken.send(serde_json::from_str::<Value>(&answer.body)?)?;
         Ok(())
     });
-    wait::until("the long-poll to be held", LIMIT, || {
-        let metrics = reqwest::blocking::get(format!("{}/metrics", waiting.admin))?.text()?;
-        Ok(metrics.lines().any(|line| line == "heliograph_http_long_polls 1").then_some(()))
-    })?;
+    until_held(waiting)?;
     let put = Connection::open(signalled.address())?.put(&path, r#"{"id":"a"}"#)?;
     ensure!(put.is_success(), "{put:?}");
     let now = revision(&etcd)?;

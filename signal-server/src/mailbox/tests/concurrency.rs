@@ -15,6 +15,9 @@ use crate::store::remembering::RememberingStore;
 const SLOW: FaultRates =
     FaultRates { fail_before: 0, delay: 1_000, max_delay: Duration::from_millis(1), lose_reply: 0 };
 
+/// Long enough for others to come in between.
+const SLOWER: FaultRates = FaultRates { max_delay: Duration::from_millis(2), ..SLOW };
+
 fn slow_bench() -> (Bench, Arc<FaultyStore>) {
     let store = Arc::new(FaultyStore::seeded(Arc::new(MemoryStore::new()), 1, SLOW));
     let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
@@ -141,13 +144,7 @@ async fn a_container_is_never_removed_over_an_acknowledged_signal() {
 }
 
 async fn signal_and_remove(remembers: bool) {
-    let rates = FaultRates {
-        fail_before: 0,
-        delay: 1_000,
-        max_delay: Duration::from_millis(2),
-        lose_reply: 0,
-    };
-    let store = FaultyStore::seeded(Arc::new(MemoryStore::new()), 1, rates);
+    let store = FaultyStore::seeded(Arc::new(MemoryStore::new()), 1, SLOWER);
     let store: Arc<dyn Store> = Arc::new(store);
     let relays = relays(&store, remembers);
     let (mut n_removed, mut n_signalled) = (0, 0);
@@ -183,13 +180,7 @@ async fn remove_unused(relay: &Mailboxes, handle: &ObjectAddress) -> bool {
 #[tokio::test]
 async fn a_deletion_loses_no_signal() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-    let rates = FaultRates {
-        fail_before: 0,
-        delay: 1_000,
-        max_delay: Duration::from_millis(2),
-        lose_reply: 0,
-    };
-    let store: Arc<dyn Store> = Arc::new(FaultyStore::seeded(store, 2, rates));
+    let store: Arc<dyn Store> = Arc::new(FaultyStore::seeded(store, 2, SLOWER));
     let relays = relays(&store, true);
     let (mut n_hidden, mut n_refused) = (0, 0);
     for round in 0..100 {
