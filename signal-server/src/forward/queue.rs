@@ -5,16 +5,15 @@
 //! one another, so a handle that Heat chokes on holds up no other; nor does an account that names the stack of
 //! somebody else, for its signals are in a lane of its own.
 //!
-//! No account shuts the others out. A few of its signals find room as long as there is any; more have to find it
-//! in the first half, and may take up no more of that than they leave free: half of it if the account is alone, a
-//! quarter beside one that has done so. A fixed share would have to be small to keep room beside several such
-//! accounts, of which somebody may have many: Heat gives the instances of every stack one of their own. The
-//! accounts are sent for in turns; the one of which the fewest signals are being sent comes first, so signals that
-//! Heat is slow to take do not hold up those of others either.
+//! No account shuts the others out of the queue, see `room`. The accounts are sent for in turns; the one of which
+//! the fewest signals are being sent comes first, so signals that Heat is slow to take do not hold up those of
+//! others either.
 //!
 //! A lane that failed is tried again after 1, 2, 4, 8, 16, 30, 30, … seconds, each cut by up to a half at
 //! random. A signal that Heat seems to choke on goes to the end of its lane after `MAX_HEAD_FAILURES`
 //! attempts: the next one may be what the stack waits for.
+
+mod room;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
@@ -23,6 +22,7 @@ use jiff::Timestamp;
 use signal_protocol::path::AccountName;
 use tokio::time::Instant;
 
+use crate::forward::queue::room::Room;
 use crate::forward::record::{End, EntryRecord, ForwardId};
 use crate::forward::target::Target;
 
@@ -34,16 +34,6 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// How often a signal that Heat itself fails over is tried before the next one of its lane has its turn.
 const MAX_HEAD_FAILURES: u32 = 3;
-
-/// Most that waits: at 16 signals at a time and 50 ms each, a minute's work; and what bodies may take of the disk.
-const MAX_WAITING: Room = Room { n_signals: 20_000, n_bytes: 256 << 20 };
-
-/// What accounts share that have more than [`A_FEW`] signals.
-const FIRST_HALF: Room = Room { n_signals: 10_000, n_bytes: 128 << 20 };
-
-/// What an account needs no share for: the wait conditions of a small stack. It takes more than 600 accounts to use
-/// up the second half so.
-const A_FEW: Room = Room { n_signals: 16, n_bytes: 64 << 10 };
 
 /// Most signals that wait in one lane. Heat counts to a few; more are a loop gone wild.
 const MAX_WAITING_IN_LANE: usize = 1_000;
@@ -93,13 +83,6 @@ pub(crate) struct Queue {
     n_turns: u64,
 }
 
-/// What signals take up, those that are still being written down among them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Room {
-    n_signals: usize,
-    n_bytes: u64,
-}
-
 #[derive(Debug)]
 struct Account {
     /// Likewise in order.
@@ -120,27 +103,6 @@ struct Lane {
 impl LaneName {
     pub(crate) fn of(entry: &EntryRecord) -> LaneName {
         LaneName { account: entry.account.clone(), target: entry.target.clone() }
-    }
-}
-
-impl Room {
-    fn of_signal(n_bytes: u64) -> Room {
-        Room { n_signals: 1, n_bytes }
-    }
-
-    fn and(self, other: Room) -> Room {
-        Room { n_signals: self.n_signals + other.n_signals, n_bytes: self.n_bytes + other.n_bytes }
-    }
-
-    fn less(self, other: Room) -> Room {
-        Room {
-            n_signals: self.n_signals.saturating_sub(other.n_signals),
-            n_bytes: self.n_bytes.saturating_sub(other.n_bytes),
-        }
-    }
-
-    fn fits(self, limit: Room) -> bool {
-        self.n_signals <= limit.n_signals && self.n_bytes <= limit.n_bytes
     }
 }
 
@@ -168,13 +130,8 @@ impl Queue {
         let new = Room::of_signal(n_bytes);
         let all = self.held.and(new);
         let own = self.accounts.get(&name.account).map_or(new, |account| account.held.and(new));
-        let has_room = match own.fits(A_FEW) {
-            true => all.fits(MAX_WAITING),
-            // What it holds is no more than what it leaves free.
-            false => own.and(all).fits(FIRST_HALF),
-        };
         let n_in_lane = self.lane(name).map_or(0, |lane| lane.waiting.len());
-        if !has_room || n_in_lane >= MAX_WAITING_IN_LANE {
+        if !room::is_enough(own, all) || n_in_lane >= MAX_WAITING_IN_LANE {
             return Err(QueueFull);
         }
         self.take_room(&name.account, new);
@@ -393,218 +350,4 @@ fn pause(n_failures: u32, cut: f64) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The lane of `account/resource`, or of the account `q`.
-    fn lane(text: &str) -> LaneName {
-        let (project, resource) = text.split_once('/').unwrap_or(("q", text));
-        LaneName {
-            account: AccountName::of_project(project).expect("an account"),
-            target: Target {
-                stack_name: "s".to_owned(),
-                stack_id: "i".to_owned(),
-                resource: resource.to_owned(),
-            },
-        }
-    }
-
-    fn id(number: u64) -> ForwardId {
-        ForwardId::new(number, [0; 8])
-    }
-
-    fn add(queue: &mut Queue, resource: &str, number: u64, now: Instant) {
-        queue.add(lane(resource), id(number), 10, Timestamp::MAX, now);
-    }
-
-    fn take(queue: &mut Queue, now: Instant) -> Option<u64> {
-        queue.take_due(now).map(|(_, waiting)| waiting.id.number())
-    }
-
-    #[test]
-    fn one_lane_keeps_its_order_and_others_do_not_wait_for_it() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
-        for (resource, number) in [("a", 1), ("a", 2), ("b", 3)] {
-            add(&mut queue, resource, number, now);
-            add(&mut queue, resource, number, now);
-        }
-        assert_eq!(queue.len(), 3);
-        let mut first = [take(&mut queue, now), take(&mut queue, now)];
-        first.sort_unstable();
-        assert_eq!(first, [Some(1), Some(3)]);
-        assert_eq!(take(&mut queue, now), None, "2 waits for 1");
-        assert_eq!(queue.next_due(), None);
-        queue.finish(&lane("a"), now);
-        assert_eq!(take(&mut queue, now), Some(2));
-        queue.finish(&lane("a"), now);
-        queue.finish(&lane("b"), now);
-        assert_eq!((queue.len(), queue.held, queue.accounts.len()), (0, Room::default(), 0));
-    }
-
-    #[test]
-    fn a_lane_that_fails_is_tried_again_later_and_later() {
-        let (mut queue, mut now) = (Queue::default(), Instant::now());
-        add(&mut queue, "a", 1, now);
-        for seconds in [1, 2, 4, 8, 16, 30, 30] {
-            assert_eq!(take(&mut queue, now), Some(1));
-            queue.fail(&lane("a"), "away".to_owned(), Suspect::Upstream, 0.0, now);
-            let due = queue.next_due().expect("due");
-            assert_eq!(due - now, Duration::from_secs(seconds));
-            assert_eq!(take(&mut queue, due - Duration::from_millis(1)), None);
-            now = due;
-        }
-        assert_eq!(queue.get(id(1)).map(|waiting| waiting.n_attempts), Some(7));
-        assert_eq!(pause(0, 1.0), FIRST_PAUSE / 2);
-    }
-
-    #[test]
-    fn a_signal_that_heat_chokes_on_lets_the_next_one_pass() {
-        let (mut queue, mut now) = (Queue::default(), Instant::now());
-        add(&mut queue, "a", 1, now);
-        add(&mut queue, "a", 2, now);
-        for _ in 0..MAX_HEAD_FAILURES {
-            assert_eq!(take(&mut queue, now), Some(1));
-            queue.fail(&lane("a"), "500".to_owned(), Suspect::Signal, 0.0, now);
-            now = queue.next_due().expect("due");
-        }
-        assert_eq!(take(&mut queue, now), Some(2));
-        queue.finish(&lane("a"), now);
-        assert_eq!(take(&mut queue, now), Some(1));
-    }
-
-    #[test]
-    fn an_upstream_that_is_away_does_not_change_the_order() {
-        let (mut queue, mut now) = (Queue::default(), Instant::now());
-        add(&mut queue, "a", 1, now);
-        add(&mut queue, "a", 2, now);
-        for _ in 0..10 {
-            assert_eq!(take(&mut queue, now), Some(1));
-            queue.fail(&lane("a"), "away".to_owned(), Suspect::Upstream, 0.0, now);
-            now = queue.next_due().expect("due");
-        }
-    }
-
-    #[test]
-    fn an_end_that_could_not_be_written_is_remembered() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
-        add(&mut queue, "a", 1, now);
-        take(&mut queue, now);
-        queue.fail_to_finish(&lane("a"), End::Delivered, "200".to_owned(), 0.0, now);
-        let (_, waiting) = queue.take_due(now + MAX_PAUSE).expect("due");
-        assert_eq!(waiting.end, Some((End::Delivered, "200".to_owned())));
-    }
-
-    /// Reserves until the queue refuses; how many it took.
-    fn fill(queue: &mut Queue, project: &str, n_bytes: u64) -> usize {
-        (0..)
-            .take_while(|number| {
-                queue.reserve(&lane(&format!("{project}/{number}")), n_bytes).is_ok()
-            })
-            .count()
-    }
-
-    #[test]
-    fn each_limit_is_kept() {
-        let now = Instant::now();
-        let mut queue = Queue::default();
-        for number in 0..MAX_WAITING_IN_LANE as u64 {
-            assert_eq!(queue.reserve(&lane("a"), 0), Ok(()));
-            queue.give_up_reservation(&lane("a").account, 0);
-            add(&mut queue, "a", number, now);
-        }
-        assert_eq!(queue.reserve(&lane("a"), 0), Err(QueueFull));
-        assert_eq!(queue.reserve(&lane("b"), 0), Ok(()));
-        assert_eq!(queue.reserve(&lane("x/a"), 0), Ok(()), "a lane of another account");
-
-        let mut queue = Queue::default();
-        assert_eq!(queue.reserve(&lane("a"), MAX_WAITING.n_bytes), Err(QueueFull));
-        assert_eq!(queue.reserve(&lane("a"), FIRST_HALF.n_bytes / 2), Ok(()));
-        assert_eq!(queue.reserve(&lane("b"), 1), Err(QueueFull));
-        queue.give_up_reservation(&lane("a").account, FIRST_HALF.n_bytes / 2);
-        assert_eq!((queue.held, queue.accounts.len()), (Room::default(), 0));
-    }
-
-    #[test]
-    fn no_account_shuts_the_others_out() {
-        for (n_bytes, whole) in [(0, FIRST_HALF.n_signals), (1 << 20, 128)] {
-            let mut queue = Queue::default();
-            assert_eq!(fill(&mut queue, "greedy", n_bytes), whole / 2);
-            assert_eq!(fill(&mut queue, "likewise", n_bytes), whole / 4);
-            assert_eq!(queue.reserve(&lane("modest/a"), n_bytes), Ok(()));
-            assert_eq!(fill(&mut queue, "greedy", n_bytes), 0);
-        }
-        // Nor do very many of them, up to a limit.
-        let mut queue = Queue::default();
-        for number in 0..600 {
-            assert!(fill(&mut queue, &number.to_string(), 0) >= A_FEW.n_signals);
-        }
-        assert_eq!(fill(&mut queue, "modest", A_FEW.n_bytes / 16), A_FEW.n_signals);
-        for number in 600..700 {
-            fill(&mut queue, &number.to_string(), 0);
-        }
-        assert_eq!(queue.reserve(&lane("late/a"), 0), Err(QueueFull));
-        assert_eq!(queue.held.n_signals, MAX_WAITING.n_signals);
-    }
-
-    #[test]
-    fn accounts_are_sent_for_in_turns() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
-        for number in 0..20 {
-            add(&mut queue, &format!("a/{number:02}"), number, now);
-        }
-        assert_eq!(take(&mut queue, now), Some(0));
-        assert_eq!(take(&mut queue, now), Some(1));
-        for (name, number) in [("b/1", 101), ("b/2", 102), ("c/1", 201), ("c/1", 202)] {
-            add(&mut queue, name, number, now);
-        }
-        let four = [(); 4].map(|()| take(&mut queue, now));
-        assert_eq!(four, [Some(101), Some(201), Some(102), Some(2)]);
-        // One more of those whose signals are done with sooner.
-        queue.finish(&lane("c/1"), now);
-        assert_eq!(take(&mut queue, now), Some(202));
-        // Whoever comes anew is not in front of those that wait with as few.
-        for name in ["b/1", "b/2", "c/1"] {
-            queue.finish(&lane(name), now);
-        }
-        add(&mut queue, "b/3", 103, now);
-        add(&mut queue, "c/2", 203, now);
-        assert_eq!(take(&mut queue, now), Some(103));
-        queue.finish(&lane("b/3"), now);
-        add(&mut queue, "b/4", 104, now);
-        assert_eq!([(); 3].map(|()| take(&mut queue, now)), [Some(203), Some(104), Some(3)]);
-    }
-
-    /// Somebody may send signals for a stack of somebody else; Heat refuses them, but it may also fail.
-    #[test]
-    fn signals_of_another_account_for_the_same_resource_hold_up_nobody() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
-        add(&mut queue, "other/r", 1, now);
-        assert_eq!(take(&mut queue, now), Some(1));
-        queue.fail(&lane("other/r"), "500".to_owned(), Suspect::Signal, 0.0, now);
-        add(&mut queue, "own/r", 2, now);
-        assert_eq!(take(&mut queue, now), Some(2));
-        queue.finish(&lane("own/r"), now);
-        assert_eq!(queue.ids().collect::<Vec<_>>(), [id(1)]);
-    }
-
-    #[test]
-    fn what_somebody_else_has_done_is_forgotten_unless_it_is_being_sent() {
-        let now = Instant::now();
-        let mut queue = Queue::default();
-        for number in [1, 2, 3] {
-            add(&mut queue, "r", number, now);
-        }
-        queue.forget(id(2));
-        queue.forget(id(9));
-        assert_eq!(queue.len(), 2);
-        assert_eq!(take(&mut queue, now), Some(1));
-        queue.forget(id(1));
-        assert_eq!(queue.len(), 2);
-        queue.fail(&lane("r"), "away".to_owned(), Suspect::Upstream, 0.0, now);
-        assert_eq!(queue.ids().collect::<Vec<_>>(), [id(3)]);
-        queue.forget(id(3));
-        assert_eq!((queue.len(), take(&mut queue, now)), (0, None));
-        add(&mut queue, "r", 4, now);
-        assert_eq!(take(&mut queue, now), Some(4));
-    }
-}
+mod tests;
