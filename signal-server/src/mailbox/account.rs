@@ -174,8 +174,7 @@ impl Shared {
         for (_, bytes) in containers {
             let record: ContainerRecord = decode(KeyKind::Container, &bytes)?;
             let counts = self.count_container(record.number).await?;
-            let is_hidden = record.deleted_at.is_some() && counts.n_objects == 0;
-            sum.n_hidden_containers += u64::from(is_hidden);
+            sum.n_hidden_containers += u64::from(record.is_hidden(&counts));
             sum.n_objects += counts.n_objects;
             sum.n_bytes += counts.n_bytes;
         }

@@ -229,9 +229,7 @@ impl Shared {
         batch: &mut Batch,
     ) {
         batch.expect(Expect::Value(container_key.clone(), bytes));
-        if record.removing {
-            record.removing = false;
-            record.removal = None;
+        if record.take_mark_away() {
             batch.put(container_key.clone(), encode(&record));
         }
     }

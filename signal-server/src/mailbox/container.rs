@@ -116,8 +116,7 @@ impl Shared {
         &self,
         address: &ContainerAddress,
     ) -> Result<Container, MailboxError> {
-        let (_, record) = self.existing_container(address).await?;
-        let counts = self.count_container(record.number).await?;
+        let (_, record, counts) = self.counted_container(address).await?;
         Ok(Container {
             versions_location: record.versions_location,
             keys: record.keys,
@@ -128,19 +127,38 @@ impl Shared {
         })
     }
 
+    /// A container that is not hidden, and what lies in it.
+    pub(crate) async fn counted_container(
+        &self,
+        address: &ContainerAddress,
+    ) -> Result<(Bytes, ContainerRecord, Counts), MailboxError> {
+        let (bytes, record) = self.kept_container(address).await?;
+        let counts = self.count_container(record.number).await?;
+        match record.is_hidden(&counts) {
+            true => Err(MailboxError::ContainerNotFound),
+            false => Ok((bytes, record, counts)),
+        }
+    }
+
     pub(crate) async fn existing_container(
         &self,
         address: &ContainerAddress,
     ) -> Result<(Bytes, ContainerRecord), MailboxError> {
-        let found = self.container_record(address).await?;
-        let (bytes, record) = found.ok_or(MailboxError::ContainerNotFound)?;
+        let (bytes, record) = self.kept_container(address).await?;
         match self.is_hidden(&record).await? {
             true => Err(MailboxError::ContainerNotFound),
             false => Ok((bytes, record)),
         }
     }
 
-    /// A container, even one that is [hidden](Shared::is_hidden).
+    /// A container, even one that is [hidden](ContainerRecord::is_hidden).
+    pub(crate) async fn kept_container(
+        &self,
+        address: &ContainerAddress,
+    ) -> Result<(Bytes, ContainerRecord), MailboxError> {
+        self.container_record(address).await?.ok_or(MailboxError::ContainerNotFound)
+    }
+
     pub(crate) async fn container_record(
         &self,
         address: &ContainerAddress,
@@ -184,7 +202,7 @@ impl Shared {
                 }
                 let record: ContainerRecord = decode(KeyKind::Container, &bytes)?;
                 let counts = self.count_container(record.number).await?;
-                if record.deleted_at.is_some() && counts.n_objects == 0 {
+                if record.is_hidden(&counts) {
                     continue;
                 }
                 entries.push(ContainerEntry {

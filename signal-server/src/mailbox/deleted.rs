@@ -51,8 +51,7 @@ impl Shared {
         let (shared, address) = (Arc::clone(self), address.clone());
         self.in_turn(key::account(&address.account), async move {
             for _ in 0..MAX_COMMIT_ATTEMPTS {
-                let (bytes, record) = shared.existing_container(&address).await?;
-                let counts = shared.count_container(record.number).await?;
+                let (bytes, record, counts) = shared.counted_container(&address).await?;
                 if counts.n_objects > 0 {
                     return Err(MailboxError::ContainerNotEmpty);
                 }
@@ -157,25 +156,30 @@ impl Shared {
         number: Number,
         batch: &mut Batch,
     ) -> Result<bool, MailboxError> {
-        let found = self.container_record(&address.container).await?;
-        let (bytes, mut record) = found.ok_or(MailboxError::ContainerNotFound)?;
+        let (bytes, mut record) = self.kept_container(&address.container).await?;
         if record.number != number {
             return Err(MailboxError::ContainerNotFound);
         }
+        let was_deleted = record.deleted_at.take().is_some();
+        let was_marked = record.take_mark_away();
         let container_key = key::container(&address.container);
-        if record.deleted_at.take().is_none() {
-            self.expect_container(&container_key, bytes, record, batch);
-            return Ok(false);
-        }
-        record.removing = false;
-        record.removal = None;
         batch.expect(Expect::Value(container_key.clone(), bytes));
-        batch.put(container_key, encode(&record));
-        Ok(true)
+        if was_deleted || was_marked {
+            batch.put(container_key, encode(&record));
+        }
+        Ok(was_deleted)
     }
 
-    /// Whether a container is there only for those who may still wait for its handles.
+    /// Whether a container is [hidden](ContainerRecord::is_hidden). Of one that was not deleted nothing is read.
     pub(crate) async fn is_hidden(&self, record: &ContainerRecord) -> Result<bool, MailboxError> {
-        Ok(record.deleted_at.is_some() && self.count_container(record.number).await?.n_objects == 0)
+        Ok(record.deleted_at.is_some()
+            && record.is_hidden(&self.count_container(record.number).await?))
+    }
+}
+
+impl ContainerRecord {
+    /// Whether a container that holds this much is there only for those who may still wait for its handles.
+    pub(crate) fn is_hidden(&self, counts: &Counts) -> bool {
+        self.deleted_at.is_some() && counts.n_objects == 0
     }
 }

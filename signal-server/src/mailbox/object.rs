@@ -124,8 +124,7 @@ impl Shared {
         }
         let info = new.to_record(self.clock.now()).info;
         // Heat makes the container before, and the deletion of another handle may have hidden it since.
-        let found = self.container_record(&address.container).await?;
-        let (_, container) = found.ok_or(MailboxError::ContainerNotFound)?;
+        let (_, container) = self.kept_container(&address.container).await?;
         let name = address.object.as_str();
         let head_key = key::in_container(KeyKind::Mailbox, container.number, name);
         let plain_key = key::in_container(KeyKind::Object, container.number, name);
@@ -238,8 +237,7 @@ impl Shared {
     async fn target(&self, address: &ObjectAddress) -> Result<Option<Target>, MailboxError> {
         // That of a hidden container, too: a signal that is removed again, because the first answer was lost,
         // may have been the last one.
-        let found = self.container_record(&address.container).await?;
-        let (_, container) = found.ok_or(MailboxError::ContainerNotFound)?;
+        let (_, container) = self.kept_container(&address.container).await?;
         let name = address.object.as_str();
         let plain_key = key::in_container(KeyKind::Object, container.number, name);
         if self.get(&plain_key).await?.is_some() {

@@ -120,6 +120,14 @@ pub(crate) struct ContainerRecord {
     pub(crate) deleted_at: Option<Timestamp>,
 }
 
+impl ContainerRecord {
+    /// Takes the mark of a removal away, and returns whether there was one.
+    pub(crate) fn take_mark_away(&mut self) -> bool {
+        self.removal = None;
+        std::mem::take(&mut self.removing)
+    }
+}
+
 /// The head of a mailbox: what must be known to add a signal.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct HeadRecord {
